@@ -1,0 +1,120 @@
+"""Contexts: what a layer is told about where it stands, beside its payload."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sparring.keys import Key
+from sparring.views import Message
+
+if TYPE_CHECKING:
+    from sparring.claims import Event
+    from sparring.facts import Fact
+    from sparring.layout import Layout
+    from sparring.signals import Cohort, Release
+
+SERVER = "server"
+
+
+@dataclass
+class Wire:
+    """Carries protocol messages between halves: applies the drop schedule, counts bytes, records sizes and times.
+
+    ``lost(stage, client)`` is the schedule: whether this client's message of this stage never arrives. A client that was lost
+    at one stage is lost at all later stages of the round.
+    """
+
+    round: int
+    lost: Callable[[str, int], bool]
+    gone: set[int] = field(default_factory=set)
+    messages: list[Message] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+
+    def up(self, stage: str, sizes: Mapping[int, int]) -> tuple[int, ...]:
+        """Clients send messages of ``sizes`` bytes; returns the ids whose message arrived, in order."""
+        arrived: list[int] = []
+        for client, size in sizes.items():
+            if client not in self.gone and self.lost(stage, client):
+                self.gone.add(client)
+            if client not in self.gone:
+                arrived.append(client)
+                self._record(f"client-{client}", SERVER, stage, size)
+        return tuple(arrived)
+
+    def down(self, stage: str, sizes: Mapping[int, int]) -> None:
+        """The server sends messages of ``sizes`` bytes to clients."""
+        for client, size in sizes.items():
+            self._record(SERVER, f"client-{client}", stage, size)
+
+    def _record(self, sender: str, receiver: str, stage: str, size: int) -> None:
+        seconds = time.perf_counter() - self.started
+        self.messages.append(Message(self.round, sender, receiver, stage, size, seconds))
+
+    def totals(self) -> tuple[int, int]:
+        """Bytes up and bytes down."""
+        up = sum(m.size for m in self.messages if m.receiver == SERVER)
+        return up, sum(m.size for m in self.messages) - up
+
+
+@dataclass(frozen=True)
+class Round:
+    """Where a layer stands: round ``index`` of ``rounds``, its own ``layer`` name, and what core grants it.
+
+    ``parameters``: the state's row [d] at the start of the round. ``facts``: those that hold where the layer stands, with
+    their numbers. ``benign``: the honest rows [m, d], only where the threat model grants ``Knows(benign-updates)``.
+    ``aggregate``: the run's own rule, only with ``Knows(aggregator)``. ``secure``: cryptographic bytes.
+    """
+
+    index: int
+    rounds: int
+    key: Key
+    wire: Wire
+    layer: str = ""
+    parameters: Tensor | None = None
+    layout: Layout | None = None
+    facts: tuple[Fact, ...] = ()
+    cohort: tuple[int, ...] = ()
+    benign: Tensor | None = None
+    aggregate: Callable[[Cohort], Release] | None = None
+    emit: Callable[[Event, Sequence[int]], None] = lambda event, clients: None
+    progress: Callable[[str, float], None] = lambda text, fraction: None
+    secure: Callable[[int], bytes] = secrets.token_bytes
+
+    def at(self, layer: str, facts: tuple[Fact, ...] = ()) -> Round:
+        """The context of ``layer``."""
+        return replace(self, layer=layer, facts=facts)
+
+    def generator(self, client: int | None = None, device: torch.device | str = "cpu") -> torch.Generator:
+        """The stream of this layer in this round, of one client where given."""
+        path: tuple[str | int, ...] = ("round", self.index, "layer", self.layer)
+        return self.key.child(*path, *(() if client is None else ("client", client))).generator(device)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The context of what runs once, before the first round: MODEL, DATA, LOCAL, and passive attacks afterwards."""
+
+    key: Key
+    layer: str = ""
+    facts: tuple[Fact, ...] = ()
+    device: torch.device = torch.device("cpu")
+    progress: Callable[[str, float], None] = lambda text, fraction: None
+
+    def at(self, layer: str, facts: tuple[Fact, ...] = ()) -> Setup:
+        """The context of ``layer``."""
+        return replace(self, layer=layer, facts=facts)
+
+    def generator(self, client: int | None = None, device: torch.device | str = "cpu") -> torch.Generator:
+        """The stream of this layer, of one client where given."""
+        path: tuple[str | int, ...] = ("setup", "layer", self.layer)
+        return self.key.child(*path, *(() if client is None else ("client", client))).generator(device)
+
+
+Context = Round | Setup

@@ -1,0 +1,129 @@
+"""Explanations: the stack with the facts that it gains and loses, and hints that can be pasted."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sparring.checker import Disorder, Missing, Report, walk
+from sparring.facts import Controls, Fact, Hardware, Knows, PublicData, Readable
+from sparring.signature import Clause, Step
+from sparring.sites import Site
+
+PERMUTED_AT_MOST = 6
+
+
+@dataclass(frozen=True)
+class Known:
+    """A layer that could be added: what it gives, and the distribution to install if it is not there."""
+
+    name: str
+    gives: tuple[Fact, ...]
+    install: str | None = None
+
+
+def explain(report: Report, sources: Mapping[Fact, str], known: Sequence[Known] = ()) -> str:
+    """The whole verdict as text: one line of result, the stack with + and -, every fault with its hints."""
+    faults: list[Missing | Disorder] = [*report.disorders, *(m for m in report.missing if not m.waiver)]
+    lines = [_headline(report, faults), "", *_table(report, sources)]
+    for fault in faults:
+        lines += ["", _sentence(report, fault), *(f"  hint: {hint}" for hint in _hints(report, fault, known))]
+    for m in report.missing:
+        if m.waiver:
+            lines += ["", f"waived: '{report.steps[m.step].name}' needs {_any(m.clause)} ({m.waiver.reason})"]
+    return "\n".join(lines)
+
+
+def _headline(report: Report, faults: Sequence[Missing | Disorder]) -> str:
+    stack = " >> ".join(step.name for step in report.steps) or "the empty stack"
+    if not faults:
+        return f"type-checks: {stack}"
+    return f"does not type-check ({len(faults)} fault{'s' if len(faults) > 1 else ''}): {stack}"
+
+
+def _any(clause: Clause) -> str:
+    return " or ".join(map(str, clause))
+
+
+def _table(report: Report, sources: Mapping[Fact, str]) -> Iterable[str]:
+    by_source: dict[str, list[str]] = {}
+    for fact in report.start:
+        by_source.setdefault(sources.get(fact, "start"), []).append(str(fact))
+    for source, facts in by_source.items():
+        yield f"      {'start':16} {source:18} {', '.join(sorted(facts))}"
+    wrong = {m.step for m in report.missing if not m.waiver} | {d.step for d in report.disorders}
+    width = max((len(step.name) for step in report.steps), default=0)
+    for i, step in enumerate(report.steps):
+        before, after = report.trail[i], report.trail[i + 1]
+        notes = [f"+{after[key].fact}" for key in after if after[key].giver == i]
+        notes += [f"-{before[key].fact}" for key in before if key not in after]
+        notes += [f"needs {_any(m.clause)}" for m in report.missing if m.step == i]
+        mark = "-->" if i in wrong else "   "
+        yield f"{mark}{i:2} {step.site.label:16} {step.name:{max(width, 18)}} {'  '.join(notes)}".rstrip()
+
+
+def _sentence(report: Report, fault: Missing | Disorder) -> str:
+    name = report.steps[fault.step].name
+    if isinstance(fault, Disorder):
+        return f"'{name}' {fault.rule}."
+    return f"'{name}' needs {_any(fault.clause)}, which does not hold where it stands."
+
+
+def _hints(report: Report, fault: Missing | Disorder, known: Sequence[Known]) -> Iterable[str]:
+    order = ordered(report)
+    if isinstance(fault, Missing):
+        for fact, i in fault.lost:
+            yield f"{fact} is lost at {i}: '{report.steps[i].name}' does not keep it."
+        if order is None:
+            yield from _assumptions(fault.clause)
+            yield from _givers(report, fault.clause, known)
+    if order is not None:
+        yield "this order type-checks: " + " >> ".join(step.name for step in order)
+
+
+def _assumptions(clause: Clause) -> Iterable[str]:
+    for need in clause:
+        if isinstance(need, Knows):
+            yield f"grant it in the threat model (it will be logged): knows: [{need.what}]"
+        elif isinstance(need, Controls):
+            who = "compromised: {control: ...}" if need.by == "client" else "server: malicious"
+            yield f"grant it in the threat model: {who}"
+        elif isinstance(need, PublicData):
+            yield "choose a dataset that offers public data"
+        elif isinstance(need, Hardware):
+            yield f"declare the hardware in the threat model: hardware: [{need.kind}]"
+        elif isinstance(need, Readable):
+            yield f"no later layer can restore {need}; drop the layer that hides it, or the one that needs it"
+
+
+def _givers(report: Report, clause: Clause, known: Sequence[Known]) -> Iterable[str]:
+    present = {step.name for step in report.steps}
+    for layer in known:
+        if layer.name in present or not any(given.meets(need) for given in layer.gives for need in clause):
+            continue
+        what = next(str(given) for given in layer.gives for need in clause if given.meets(need))
+        if layer.install:
+            yield f"'{layer.name}' gives {what}; it is not installed: pip install {layer.install}"
+        else:
+            yield f"'{layer.name}' gives {what}: add it before '{report.steps[_first(report, clause)].name}'"
+
+
+def _first(report: Report, clause: Clause) -> int:
+    return next(m.step for m in report.missing if m.clause == clause)
+
+
+def ordered(report: Report) -> tuple[Step, ...] | None:
+    """An order that type-checks, permuting only within a site, or None."""
+    ranked = sorted(report.steps, key=lambda step: step.enters)
+    groups: list[list[Step]] = [list(g) for _, g in itertools.groupby(ranked, key=lambda step: step.enters)]
+    if any(len(group) > PERMUTED_AT_MOST for group in groups):
+        return None
+    for choice in itertools.islice(itertools.product(*(itertools.permutations(g) for g in groups)), 2000):
+        steps = tuple(step for group in choice for step in group)
+        if steps != report.steps and walk(steps, report.start).ok:
+            return steps
+    return None
+
+
+__all__ = ["Known", "Site", "explain", "ordered"]

@@ -1,0 +1,163 @@
+"""Games: they alone hold the truth, and score what an attack found beside its null baseline."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sparring.signals import Examples
+from sparring.views import Finding, Reconstruction, Scores
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A value with its null baseline and, where it was estimated, a 95 % interval."""
+
+    value: float
+    baseline: float | None = None
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a game knows and no attack sees.
+
+    ``examples``: the private data behind each capture, keyed by (round, client). ``mean``: the mean training input.
+    ``accuracy``: test accuracy after each evaluated round. ``majority``: the share of the largest test class. ``member``: [m].
+    """
+
+    examples: Mapping[tuple[int, int | None], Examples] = field(default_factory=dict)
+    mean: Tensor | None = None
+    accuracy: Sequence[float] = ()
+    majority: float = 0.0
+    member: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """The measures of a finding, the one that stands in the table first, and originals beside reconstructions."""
+
+    headline: str
+    measures: Mapping[str, Measure]
+    pairs: Sequence[tuple[Tensor, Tensor]] = ()
+
+
+class Game(ABC):
+    """Scores a finding against the truth."""
+
+    @abstractmethod
+    def score(self, finding: Finding | None, truth: Truth) -> Score:
+        """Measures with baselines; ``finding`` is None for attacks that only act."""
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """A 95 % normal interval of the mean; None below two values."""
+    if len(values) < 2:
+        return None
+    t = torch.tensor(values, dtype=torch.float64)
+    half = 1.96 * float(t.std()) / math.sqrt(len(values))
+    return float(t.mean()) - half, float(t.mean()) + half
+
+
+def psnr(x: Tensor, reference: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of inputs in [0, 1]: -10 log10 MSE; 100 dB where they are equal to 1e-10."""
+    mse = float((x.double() - reference.double()).square().mean())
+    return min(100.0, -10 * math.log10(max(mse, 1e-10)))
+
+
+def _ssim(x: Tensor, reference: Tensor) -> float:
+    from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+
+    return float(ssim(x[None].float(), reference[None].float(), data_range=1.0))  # type: ignore[arg-type]
+
+
+def _assigned(found: Tensor, truth: Tensor) -> list[tuple[int, int]]:
+    """The pairing of reconstructions with originals of least total squared error (Hungarian)."""
+    from scipy.optimize import linear_sum_assignment
+
+    cost = torch.cdist(found.flatten(1).double(), truth.flatten(1).double()).square()
+    return [(int(i), int(j)) for i, j in zip(*linear_sum_assignment(cost.numpy()), strict=True)]
+
+
+class ReconstructionGame(Game):
+    """PSNR, MSE, SSIM and label accuracy over victims, after optimal assignment, beside a grey and a mean-image baseline."""
+
+    def score(self, finding: Finding | None, truth: Truth) -> Score:
+        if not isinstance(finding, Reconstruction):
+            raise TypeError(f"a reconstruction game scores a Reconstruction, got {type(finding).__name__}")
+        values: dict[str, list[float]] = {"psnr": [], "mse": [], "ssim": [], "grey": [], "mean": [], "label": []}
+        pairs: list[tuple[Tensor, Tensor]] = []
+        for key, found in finding.inputs.items():
+            original = truth.examples[key]
+            for i, j in _assigned(found, original.x):
+                x, reference = found[i].detach().cpu(), original.x[j].cpu()
+                pairs.append((reference, x))
+                values["psnr"].append(psnr(x, reference))
+                values["mse"].append(float((x - reference).square().mean()))
+                values["label"].append(float(finding.labels[key][i] == original.y[j]))
+                values["grey"].append(psnr(torch.full_like(reference, 0.5), reference))
+                if truth.mean is not None:
+                    values["mean"].append(psnr(truth.mean, reference))
+                if reference.dim() == 3 and min(reference.shape[-2:]) >= 11:
+                    values["ssim"].append(_ssim(x, reference))
+        average = {name: sum(v) / len(v) for name, v in values.items() if v}
+        measures = {
+            name: Measure(average[name], baseline, interval(values[name]))
+            for name, baseline in (
+                ("psnr", average.get("mean", average.get("grey"))),
+                ("mse", None),
+                ("ssim", None),
+                ("label", None),
+            )
+            if name in average
+        }
+        for name in ("grey", "mean"):
+            if name in average:
+                measures[f"psnr_{name}_image"] = Measure(average[name])
+        return Score("psnr", measures, pairs)
+
+
+class PoisoningGame(Game):
+    """Final and best test accuracy under attack; best hides collapse, so both; the baseline is the majority class."""
+
+    def score(self, finding: Finding | None, truth: Truth) -> Score:
+        del finding
+        final, best = truth.accuracy[-1], max(truth.accuracy)
+        return Score(
+            "accuracy_under_attack",
+            {"accuracy_under_attack": Measure(final, truth.majority), "best_accuracy": Measure(best, truth.majority)},
+        )
+
+
+class MembershipGame(Game):
+    """AUC and TPR at fixed FPR of scores over candidates that are members by coin; chance is the baseline."""
+
+    def score(self, finding: Finding | None, truth: Truth) -> Score:
+        if not isinstance(finding, Scores) or truth.member is None:
+            raise TypeError("a membership game scores Scores over candidates")
+        member = truth.member.bool()
+        inside, outside = finding.scores[member].double(), finding.scores[~member].double()
+        m, n = len(inside), len(outside)
+        ranks = torch.searchsorted(outside.sort().values, inside) + torch.searchsorted(
+            outside.sort().values, inside, right=True
+        )
+        auc = float(ranks.double().sum()) / (2 * m * n)
+        spread = 1.96 * math.sqrt(max(auc * (1 - auc), 1e-12) / min(m, n))
+        measures = {"auc": Measure(auc, 0.5, (max(0.0, auc - spread), min(1.0, auc + spread)))}
+        for rate in (0.01, 0.001):
+            if rate * n >= 10:
+                threshold = outside.sort(descending=True).values[int(rate * n) - 1]
+                measures[f"tpr_at_{rate:g}_fpr"] = Measure(float((inside > threshold).double().mean()), rate)
+        return Score("auc", measures)
+
+
+GAMES: dict[str, type[Game]] = {
+    "reconstruction": ReconstructionGame,
+    "membership": MembershipGame,
+    "poisoning": PoisoningGame,
+}

@@ -1,0 +1,46 @@
+"""How a cohort trains: what a strategy is given, and what it returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from sparring.keys import Key
+    from sparring.layout import Layout
+    from sparring.local import LocalPlan
+    from sparring.signals import Broadcast, ClientData, ModelPlan
+    from sparring.views import LocalSettings
+
+
+@dataclass(frozen=True)
+class Work:
+    """What stays the same over a run's rounds: model, data, settings, and one local plan for each group of clients."""
+
+    plan: ModelPlan
+    layout: Layout
+    data: ClientData
+    plans: Mapping[str, LocalPlan]
+    settings: LocalSettings
+    key: Key
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+
+
+class Strategy(ABC):
+    """Trains clients from a broadcast. Every strategy gives the same rows, within float tolerance."""
+
+    name: str
+
+    @abstractmethod
+    def train(self, broadcast: Broadcast, clients: Sequence[int], group: str, round_: int) -> Tensor:
+        """Rows ``[n, d]`` of the clients' updates, on the work's device."""
+
+    def close(self) -> None:
+        """Release processes and memory; safe to call twice."""
+        return
