@@ -2,7 +2,7 @@
 
 That wheel's compiled operators need CUDA libraries. Where they cannot be loaded, torchvision's Python part still registers fake
 kernels for two of them and fails, and with it everything that imports torchvision when it is installed. A finder, in force from
-``import sparring`` on, declares the two schemas just before torchvision is first imported, and only if its operators do not load.
+``import sparring`` on, declares the two schemas just before torchvision is first imported, if its operators do not load.
 """
 
 from __future__ import annotations

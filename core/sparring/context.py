@@ -104,7 +104,7 @@ class Setup:
     key: Key
     layer: str = ""
     facts: tuple[Fact, ...] = ()
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Callable[[str, float], None] = lambda text, fraction: None
 
     def at(self, layer: str, facts: tuple[Fact, ...] = ()) -> Setup:

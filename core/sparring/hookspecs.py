@@ -1,4 +1,4 @@
-"""The hooks: every one takes ``(payload, ctx)``, is resolved once per run and called once per round or per run, never per step."""
+"""The hooks: every one takes ``(payload, ctx)``, is resolved once per run, and is never called per step."""
 
 from __future__ import annotations
 
