@@ -1,0 +1,145 @@
+"""Stacked strategy: all clients of a group train at once, their parameters stacked along the first dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from sparring.local import Batch, Client, LocalContext, LocalPlan
+from sparring.signals import Broadcast
+from sparring.strategies import Strategy, Work
+from sparring.train import client_of, generator, pure_loss
+
+CHUNK = 128
+"""Clients that are stacked at once: bounds the memory of their activations."""
+
+
+def obstacle(module: nn.Module) -> str | None:
+    """Why a module cannot be stacked, or None: layers that draw at random or write buffers while they train."""
+    for name, child in module.named_modules():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd):
+            return f"{name} is a {type(child).__name__}"
+        if isinstance(child, nn.RNNBase):
+            return f"{name} is a {type(child).__name__}, whose kernels cannot be vectorised over clients"
+    return None
+
+
+@final
+class Stacked(Strategy):
+    """``vmap`` over clients of the gradient rule's functional form; lots are padded and masked."""
+
+    name = "stacked"
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.module: nn.Module | None = None
+        self.plan = work.plan
+        ids = sorted(work.data)
+        sizes = work.data.sizes(ids)
+        self.offset = dict(zip(ids, torch.tensor([0, *sizes]).cumsum(0).tolist(), strict=False))
+        self.x = torch.cat([work.data.clients[i].x for i in ids]).to(work.device)
+        self.y = torch.cat([work.data.clients[i].y for i in ids]).to(work.device)
+
+    def train(self, broadcast: Broadcast, clients: Sequence[int], group: str, round_: int) -> Tensor:
+        if broadcast.plan is not self.plan or self.module is None:
+            self.module = broadcast.plan.factory().to(self.work.device, self.work.dtype).train()
+            self.plan = broadcast.plan
+        parts = [self._train(broadcast, clients[at : at + CHUNK], group, round_) for at in range(0, len(clients), CHUNK)]
+        return torch.cat(parts) if parts else broadcast.row.new_zeros(0, broadcast.layout.size)
+
+    def _train(self, broadcast: Broadcast, ids: Sequence[int], group: str, round_: int) -> Tensor:
+        assert self.module is not None
+        work, settings, layout = self.work, self.work.settings, broadcast.layout
+        plan, p = work.plans[group], layout.parameters
+        clients = [client_of(i, work.data.clients[i], settings) for i in ids]
+        start = torch.stack([broadcast.to(i).row for i in ids])
+        theta = start[:, :p].clone()
+        sgd = settings.algorithm == "fedsgd"
+        lr, momentum, decay = (1.0, 0.0, 0.0) if sgd else (settings.lr, settings.momentum, settings.weight_decay)
+        velocity = torch.zeros_like(theta)
+        numbers = [plan.gradient.numbers(client) for client in clients]
+        stacked = {name: torch.tensor([n[name] for n in numbers], dtype=work.dtype, device=work.device) for name in numbers[0]}
+        noise = [generator(work, round_, plan.gradient_owner, i) for i in ids]
+        batches = _Batches(self, plan, clients, round_)
+        rest = {k: v[0] for k, v in layout.split(start[:1, :]).items() if k not in layout.split(start[0], "parameter")}
+        loss = pure_loss(self.module, plan)
+
+        def grads(params: dict[str, Tensor], x: Tensor, y: Tensor, mask: Tensor, own: dict[str, Tensor]) -> dict[str, Tensor]:
+            whole = lambda q, a, b: loss({**rest, **q}, a, b)  # noqa: E731
+            return plan.gradient.grads(whole, params, Batch(x, y, mask), own)
+
+        many = vmap(grads)
+        for step in range(max((c.steps for c in clients), default=0)):
+            x, y, mask = batches.at(step)
+            made = many(dict(layout.split(theta, "parameter")), x, y, mask, stacked)
+            gradient = torch.cat([made[s.name].reshape(len(ids), -1) for s in layout.segments if s.role == "parameter"], 1)
+            active = torch.tensor([step < c.steps for c in clients], device=work.device)
+            drawn = [
+                plan.gradient.noise(p, n, g) if step < c.steps else None
+                for n, g, c in zip(numbers, noise, clients, strict=True)
+            ]
+            if any(d is not None for d in drawn):
+                zero = torch.zeros(p, dtype=work.dtype)
+                gradient = gradient + torch.stack([zero if d is None else d.to(zero) for d in drawn]).to(gradient)
+            if decay:
+                gradient = gradient + decay * theta
+            if momentum:
+                velocity = torch.where(active[:, None], momentum * velocity + gradient, velocity)
+                gradient = velocity
+            theta = torch.where(active[:, None], theta - lr * gradient, theta)
+            theta = batches.after(theta, step)
+        out = torch.zeros_like(start)
+        torch.sub(theta, start[:, :p], out=out[:, :p])
+        return out
+
+
+class _Batches:
+    """The lots of a group of clients, step by step, padded to one size."""
+
+    def __init__(self, strategy: Stacked, plan: LocalPlan, clients: Sequence[Client], round_: int) -> None:
+        work = strategy.work
+        self.strategy, self.plan, self.clients, self.round = strategy, plan, clients, round_
+        self.lots = [list(plan.sampler.batches(c, generator(work, round_, "sampler", c.id))) for c in clients]
+        self.streams = {
+            (name, c.id): generator(work, round_, name, c.id) for name, _ in (*plan.batch, *plan.step) for c in clients
+        }
+        self.empty = torch.zeros(0, dtype=torch.long)
+
+    def at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs [n, L, ...], targets [n, L, ...] and mask [n, L] of one step."""
+        lots = [lots[step] if step < len(lots) else self.empty for lots in self.lots]
+        width = max(1, *(len(lot) for lot in lots))
+        mask = torch.zeros(len(lots), width, dtype=self.strategy.work.dtype)
+        index = torch.zeros(len(lots), width, dtype=torch.long)
+        for k, (lot, client) in enumerate(zip(lots, self.clients, strict=True)):
+            index[k, : len(lot)] = lot + self.strategy.offset[client.id]
+            mask[k, : len(lot)] = 1
+        device = self.strategy.work.device
+        flat = index.view(-1).to(device)
+        x, y = self.strategy.x[flat], self.strategy.y[flat]
+        x, y, mask = x.view(len(lots), width, *x.shape[1:]), y.view(len(lots), width, *y.shape[1:]), mask.to(device)
+        return self._changed(x, y, mask, lots, step) if self.plan.batch else (x, y, mask)
+
+    def _changed(self, x: Tensor, y: Tensor, mask: Tensor, lots: Sequence[Tensor], step: int) -> tuple[Tensor, Tensor, Tensor]:
+        x, y = x.clone(), y.clone()
+        for k, client in enumerate(self.clients):
+            batch = Batch(x[k, : len(lots[k])], y[k, : len(lots[k])])
+            for name, change in self.plan.batch:
+                batch = change(batch, LocalContext(client, self.round, step, self.streams[name, client.id]))
+            x[k, : len(lots[k])], y[k, : len(lots[k])] = batch.x, batch.y
+        return x, y, mask
+
+    def after(self, theta: Tensor, step: int) -> Tensor:
+        """The parameter rows after the plan's step functions."""
+        if not self.plan.step:
+            return theta
+        rows = []
+        for row, client in zip(theta, self.clients, strict=True):
+            for name, change in self.plan.step if step < client.steps else ():
+                row = change(row, LocalContext(client, self.round, step, self.streams[name, client.id]))
+            rows.append(row)
+        return torch.stack(rows)
