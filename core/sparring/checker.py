@@ -15,11 +15,11 @@ Key = tuple[object, ...]
 
 @dataclass(frozen=True)
 class Held:
-    """A fact that holds, the step that gave it (-1: the start) and whether a waived need taints it."""
+    """A fact that holds, the step that gave it (-1: the start) and the step whose unmet need taints it, if any."""
 
     fact: Fact
     giver: int
-    tainted: bool = False
+    taint: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,10 @@ class Disorder:
 
 @dataclass(frozen=True)
 class Report:
-    """What a walk found: facts before each step and at the end, and everything that is wrong."""
+    """What a walk found: facts before each step and at the end, and everything that is wrong.
+
+    ``tainted`` maps each step whose claims rest on an unmet or waived need to the step that had that need.
+    """
 
     steps: tuple[Step, ...]
     start: tuple[Fact, ...]
@@ -58,7 +61,7 @@ class Report:
     missing: tuple[Missing, ...]
     disorders: tuple[Disorder, ...]
     degraded: Mapping[int, Fact] = field(default_factory=dict)
-    tainted: frozenset[int] = frozenset()
+    tainted: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -80,57 +83,63 @@ class Report:
 
     def losers(self, need: Fact, before: int) -> tuple[tuple[Fact, int], ...]:
         """Facts that met ``need`` at some point before ``before``, each with the index of the step that lost it."""
-        found: dict[Key, tuple[Fact, int]] = {}
-        for i in range(before):
-            gone = self.trail[i].keys() - self.trail[i + 1].keys()
-            found.update((key, (held.fact, i)) for key in gone if (held := self.trail[i][key]).fact.meets(need))
-        return tuple(found.values())
+        return _losers(self.trail, need, before)
 
 
 def walk(steps: Sequence[Step], start: Iterable[Fact], waivers: Sequence[Waiver] = ()) -> Report:
     """Check a stack against the facts at its start. Pure; reports every fault and raises nothing.
 
-    A need that is not met is assumed from there on, so that one fault does not hide the next.
+    A layer whose need is not met still gives what it gives, tainted, so that one fault does not cause the next.
     """
-    start = tuple(start)
-    held: dict[Key, Held] = {fact.key: Held(fact, -1) for fact in start}
-    trail: list[Mapping[Key, Held]] = [dict(held)]
+    steps, start = tuple(steps), tuple(start)
+    trail: list[Mapping[Key, Held]] = [{fact.key: Held(fact, -1) for fact in start}]
     missing: list[Missing] = []
     degraded: dict[int, Fact] = {}
-    tainted: set[int] = set()
-    disorders = tuple(_disorders(steps))
-    partial = Report(tuple(steps), start, tuple(trail), (), disorders)
+    tainted: dict[int, int] = {}
     for i, step in enumerate(steps):
         for clause in step.signature.clauses:
-            met = next(((k, h) for k, need in enumerate(clause) for h in held.values() if h.fact.meets(need)), None)
+            met = _met(clause, trail[i])
             if met is None:
-                partial = Report(tuple(steps), start, tuple(trail), (), disorders)
-                lost = tuple(pair for need in clause for pair in partial.losers(need, i))
+                lost = dict.fromkeys(pair for need in clause for pair in _losers(trail, need, i))
                 waiver = next((w for w in waivers for need in clause if need.meets(w.need)), None)
-                missing.append(Missing(i, clause, lost, waiver))
-                tainted.add(i)
-            else:
-                if met[0] > 0:
-                    degraded[i] = clause[met[0]]
-                if met[1].tainted:
-                    tainted.add(i)
-        held = _advance(held, step.signature, i, i in tainted)
-        trail.append(dict(held))
-    return Report(tuple(steps), start, tuple(trail), tuple(missing), disorders, degraded, frozenset(tainted))
+                missing.append(Missing(i, clause, tuple(lost), waiver))
+                tainted[i] = i
+                continue
+            if met[0] > 0:
+                degraded[i] = clause[met[0]]
+            if met[1] is not None:
+                tainted.setdefault(i, met[1])
+        trail.append(_advance(trail[i], step.signature, i, tainted.get(i)))
+    return Report(steps, start, tuple(trail), tuple(missing), tuple(_disorders(steps)), degraded, tainted)
 
 
-def _advance(held: Mapping[Key, Held], signature: Signature, i: int, tainted: bool) -> dict[Key, Held]:
+def _met(clause: Clause, held: Mapping[Key, Held]) -> tuple[int, int | None] | None:
+    """Which alternative is met, and its taint: None as soon as any fact that meets any alternative is clean."""
+    first: tuple[int, int | None] | None = None
+    for k, need in enumerate(clause):
+        exact = held.get(need.key)
+        for h in (exact,) if exact and exact.taint is None else held.values():
+            if h is exact or h.fact.meets(need):
+                first = first or (k, h.taint)
+                if h.taint is None:
+                    return first[0], None
+    return first
+
+
+def _losers(trail: Sequence[Mapping[Key, Held]], need: Fact, before: int) -> tuple[tuple[Fact, int], ...]:
+    found: dict[Key, tuple[Fact, int]] = {}
+    for i in range(before):
+        gone = (held.fact for key, held in trail[i].items() if key not in trail[i + 1])
+        found.update((fact.key, (fact, i)) for fact in gone if fact.meets(need))
+    return tuple(found.values())
+
+
+def _advance(held: Mapping[Key, Held], signature: Signature, i: int, taint: int | None) -> dict[Key, Held]:
     after: dict[Key, Held] = {}
-    for key, h in held.items():
-        if signature.survives(h.fact):
-            after[key] = h
-    for h in held.values():
-        for m in signature.maps:
-            if h.fact.meets(m.source):
-                made = m(h.fact)
-                after[made.key] = Held(made, i, tainted or h.tainted)
-    for fact in signature.gives:
-        after[fact.key] = Held(fact, i, tainted)
+    for fact, made in signature.flow(h.fact for h in held.values()):
+        h = held[fact.key]
+        after[made.key] = h if made is fact else Held(made, i, h.taint if taint is None else taint)
+    after.update((fact.key, Held(fact, i, taint)) for fact in signature.gives)
     return after
 
 
@@ -140,10 +149,10 @@ def _disorders(steps: Sequence[Step]) -> Iterable[Disorder]:
         if i and step.enters < steps[i - 1].site:
             before = steps[i - 1]
             yield Disorder(i, f"acts at {step.enters.label}, after '{before.name}' at {before.site.label}")
-        if step.site in OWNED:
-            if step.site in owners:
-                yield Disorder(i, f"and '{owners[step.site]}' both own {step.site.label}; keep one of them")
-            owners.setdefault(step.site, step.name)
+        for slot in sorted({step.enters, step.site} & OWNED):
+            if slot in owners:
+                yield Disorder(i, f"and '{owners[slot]}' both own {slot.label}; keep one of them")
+            owners.setdefault(slot, step.name)
 
 
 Outcome = Literal["runs", "degraded", "blind", "ungranted"]
@@ -179,13 +188,17 @@ def sight(report: Report, attack: Signature, views: Sequence[tuple[str, Clause, 
     for k, (name, clause, after) in enumerate(views or (("", (), Site.START),)):
         position = report.position(after) if views else 0
         clauses = (*attack.clauses, *((clause,) if clause else ()))
-        facts = report.trail[position].values()
-        unmet = tuple(c for c in clauses if not any(h.fact.meets(need) for h in facts for need in c))
+        unmet = [c for c in clauses if _met(c, report.trail[position]) is None]
         if not unmet:
-            lost = tuple(layer for s in denied for layer in s.blinded_by)
-            return Sight("degraded" if k else "runs", name or None, lost)
-        culprits = {report.steps[i].name for c in unmet for need in c for _, i in report.losers(need, position)}
-        denied.append(Sight("blind" if culprits else "ungranted", None, tuple(sorted(culprits)), tuple(c[0] for c in unmet)))
+            lost = dict.fromkeys(layer for s in denied for layer in s.blinded_by)
+            return Sight("degraded" if k else "runs", name or None, tuple(lost))
+        lost_by = [{i for need in c for _, i in report.losers(need, position)} for c in unmet]
+        never = tuple(c[0] for c, culprits in zip(unmet, lost_by, strict=True) if not culprits)
+        if never:
+            denied.append(Sight("ungranted", unmet=never))
+        else:
+            culprits = tuple(dict.fromkeys(report.steps[i].name for i in sorted(set().union(*lost_by))))
+            denied.append(Sight("blind", None, culprits, tuple(c[0] for c in unmet)))
     return next((s for s in denied if s.outcome == "blind"), denied[0])
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparring.checker import Disorder, Missing, Report, walk
-from sparring.facts import Controls, Fact, Hardware, Knows, PublicData, Readable
+from sparring.facts import Controls, Exposure, Fact, Hardware, Knows, PublicData, Readable
 from sparring.signature import Clause, Step
 from sparring.sites import Site
 
-PERMUTED_AT_MOST = 6
+DEAD_ENDS_AT_MOST = 1000
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,9 @@ def explain(report: Report, sources: Mapping[Fact, str], known: Sequence[Known] 
     """The whole verdict as text: one line of result, the stack with + and -, every fault with its hints."""
     faults: list[Missing | Disorder] = [*report.disorders, *(m for m in report.missing if not m.waiver)]
     lines = [_headline(report, faults), "", *_table(report, sources)]
+    order = ordered(report) if faults else None
     for fault in faults:
-        lines += ["", _sentence(report, fault), *(f"  hint: {hint}" for hint in _hints(report, fault, known))]
+        lines += ["", _sentence(report, fault), *(f"  hint: {hint}" for hint in _hints(report, fault, order, known))]
     for m in report.missing:
         if m.waiver:
             lines += ["", f"waived: '{report.steps[m.step].name}' needs {_any(m.clause)} ({m.waiver.reason})"]
@@ -70,20 +70,20 @@ def _sentence(report: Report, fault: Missing | Disorder) -> str:
     return f"'{name}' needs {_any(fault.clause)}, which does not hold where it stands."
 
 
-def _hints(report: Report, fault: Missing | Disorder, known: Sequence[Known]) -> Iterable[str]:
-    order = ordered(report)
+def _hints(report: Report, fault: Missing | Disorder, order: Sequence[Step] | None, known: Sequence[Known]) -> Iterable[str]:
     if isinstance(fault, Missing):
         for fact, i in fault.lost:
-            yield f"{fact} is lost at {i}: '{report.steps[i].name}' does not keep it."
+            how = "hides it" if isinstance(fact, Exposure) else "does not keep it"
+            yield f"{fact} is lost at {i}: '{report.steps[i].name}' {how}."
         if order is None:
-            yield from _assumptions(fault.clause)
-            yield from _givers(report, fault.clause, known)
+            yield from _assumptions(fault)
+            yield from _givers(report, fault, known)
     if order is not None:
         yield "this order type-checks: " + " >> ".join(step.name for step in order)
 
 
-def _assumptions(clause: Clause) -> Iterable[str]:
-    for need in clause:
+def _assumptions(fault: Missing) -> Iterable[str]:
+    for need in fault.clause:
         if isinstance(need, Knows):
             yield f"grant it in the threat model (it will be logged): knows: [{need.what}]"
         elif isinstance(need, Controls):
@@ -93,37 +93,45 @@ def _assumptions(clause: Clause) -> Iterable[str]:
             yield "choose a dataset that offers public data"
         elif isinstance(need, Hardware):
             yield f"declare the hardware in the threat model: hardware: [{need.kind}]"
-        elif isinstance(need, Readable):
+        elif isinstance(need, Readable) and fault.lost:
             yield f"no later layer can restore {need}; drop the layer that hides it, or the one that needs it"
+        elif isinstance(need, Readable):
+            yield f"{need} is an assumption of the threat model, which does not make it; grant it there, or drop the layer"
 
 
-def _givers(report: Report, clause: Clause, known: Sequence[Known]) -> Iterable[str]:
+def _givers(report: Report, fault: Missing, known: Sequence[Known]) -> Iterable[str]:
     present = {step.name for step in report.steps}
     for layer in known:
-        if layer.name in present or not any(given.meets(need) for given in layer.gives for need in clause):
+        what = next((given for given in layer.gives for need in fault.clause if given.meet(need)), None)
+        if what is None or layer.name in present:
             continue
-        what = next(str(given) for given in layer.gives for need in clause if given.meets(need))
         if layer.install:
             yield f"'{layer.name}' gives {what}; it is not installed: pip install {layer.install}"
         else:
-            yield f"'{layer.name}' gives {what}: add it before '{report.steps[_first(report, clause)].name}'"
-
-
-def _first(report: Report, clause: Clause) -> int:
-    return next(m.step for m in report.missing if m.clause == clause)
+            yield f"'{layer.name}' gives {what}: add it before '{report.steps[fault.step].name}'"
 
 
 def ordered(report: Report) -> tuple[Step, ...] | None:
-    """An order that type-checks, permuting only within a site, or None."""
+    """An order that type-checks, permuting only within a site, or None; the nearest to the given order comes first."""
+    waivers = [m.waiver for m in report.missing if m.waiver]
     ranked = sorted(report.steps, key=lambda step: step.enters)
-    groups: list[list[Step]] = [list(g) for _, g in itertools.groupby(ranked, key=lambda step: step.enters)]
-    if any(len(group) > PERMUTED_AT_MOST for group in groups):
+    dead: set[object] = set()
+
+    def extend(done: tuple[Step, ...], left: tuple[Step, ...]) -> tuple[Step, ...] | None:
+        reached = walk(done, report.start, waivers)
+        state = (tuple(map(id, left)), frozenset(reached.trail[-1]))
+        if not reached.ok or state in dead or len(dead) > DEAD_ENDS_AT_MOST:
+            return None
+        if not left:
+            return done
+        for k in range(sum(step.enters == left[0].enters for step in left)):
+            found = extend((*done, left[k]), (*left[:k], *left[k + 1 :]))
+            if found:
+                return found
+        dead.add(state)
         return None
-    for choice in itertools.islice(itertools.product(*(itertools.permutations(g) for g in groups)), 2000):
-        steps = tuple(step for group in choice for step in group)
-        if steps != report.steps and walk(steps, report.start).ok:
-            return steps
-    return None
+
+    return None if report.ok else extend((), tuple(ranked))
 
 
 __all__ = ["Known", "Site", "explain", "ordered"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, cached_property
 from itertools import product
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
@@ -42,7 +42,8 @@ def _closed_fields(kind: type[Any]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for name, hint in get_type_hints(kind).items():
         options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-        values = [value for option in options if get_origin(option) is Literal for value in get_args(option)]
+        literals = [option for option in options if get_origin(option) is Literal]
+        values = [value for literal in literals for value in get_args(literal) if value is not None]
         if values:
             found[name] = tuple(values)
     return found
@@ -56,18 +57,19 @@ class Fact:
         for name, values in closed_fields(type(self)).items():
             value = getattr(self, name)
             if value is not None and value not in values:
-                raise ValueError(f"{type(self).__name__}.{name} is {value!r}; it must be one of {', '.join(values)}")
+                raise ValueError(f"{type(self).__name__}.{name} is {value!r}; it must be one of {', '.join(map(str, values))}")
 
-    @property
+    @cached_property
     def key(self) -> tuple[Any, ...]:
         """Identity for matching: the type and its closed fields."""
         return (type(self), *(getattr(self, name) for name in closed_fields(type(self))))
 
     def meets(self, need: Fact) -> bool:
         """Whether this fact satisfies ``need``, where blanks of the need match anything."""
-        return type(self) is type(need) and all(
-            wanted is None or wanted == held for wanted, held in zip(need.key[1:], self.key[1:], strict=True)
-        )
+        if type(self) is not type(need):
+            return False
+        held, wanted = self.key, need.key
+        return held == wanted or all(w is None or w == h for w, h in zip(wanted, held, strict=True))
 
     def meet(self, other: Fact) -> Self | None:
         """The pattern that matches what both patterns match, or None where nothing does."""
@@ -81,10 +83,23 @@ class Fact:
             both[name] = theirs if mine is None else mine
         return replace(self, **both)
 
+    def without(self, other: Fact) -> Iterator[Self]:
+        """Patterns that together match what this one matches and ``other`` does not."""
+        both = self.meet(other)
+        if both is None:
+            yield self
+            return
+        rest = self
+        for name, values in closed_fields(type(self)).items():
+            cut = getattr(both, name)
+            if getattr(self, name) is None and cut is not None:
+                yield from (replace(rest, **{name: value}) for value in values if value != cut)
+                rest = replace(rest, **{name: cut})
+
     def ground(self) -> Iterator[Self]:
         """Every fact without blanks that this pattern matches."""
         domains = closed_fields(type(self))
-        choices = [(getattr(self, name),) if getattr(self, name) else values for name, values in domains.items()]
+        choices = [values if getattr(self, name) is None else (getattr(self, name),) for name, values in domains.items()]
         for values in product(*choices):
             yield replace(self, **dict(zip(domains, values, strict=True)))
 
@@ -94,7 +109,8 @@ class Fact:
         for field in fields(self):
             value = getattr(self, field.name)
             if value is not None:
-                parts.append(value if field.name in closed else f"{field.name}={value:g}")
+                shown = f"{value:g}" if isinstance(value, float) else str(value)
+                parts.append(shown if field.name in closed else f"{field.name}={shown}")
         return type(self).__name__ + (f"({', '.join(parts)})" if parts else "")
 
 

@@ -102,3 +102,16 @@ class Layout:
             segments.append(Segment(name, tuple(shape), "extra", at))
             at = segments[-1].stop
         return replace(self, segments=tuple(segments), space=space or self.space)
+
+
+def float_buffers(module: nn.Module) -> list[Tensor]:
+    """The floating-point buffers of a module, in its order."""
+    return [b for b in module.buffers() if b.is_floating_point()]
+
+
+@torch.no_grad()
+def load_buffers(module: nn.Module, row: Tensor) -> None:
+    """Copy a row [b] into the floating-point buffers."""
+    buffers = float_buffers(module)
+    for buffer, part in zip(buffers, row.split([b.numel() for b in buffers]), strict=True):
+        buffer.copy_(part.view_as(buffer))

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """What stays the same over a run's rounds: model, data, settings, and one local plan for each group of clients."""
+    """What stays the same over a run's rounds: model, data, settings, and one local plan for each group of clients.
+
+    ``buffers``: where BatchNorm statistics stay with the clients, each client's own, in shared memory.
+    """
 
     plan: ModelPlan
     layout: Layout
@@ -30,6 +33,7 @@ class Work:
     key: Key
     device: torch.device
     dtype: torch.dtype = torch.float32
+    buffers: Mapping[int, Tensor] | None = None
 
 
 class Strategy(ABC):

@@ -16,8 +16,10 @@ READ_AFTER: dict[tuple[What, Grain | None], Site] = {
     ("labels", None): Site.BATCH,
     ("activation", None): Site.EXCHANGE,
     ("gradient", None): Site.EXCHANGE,
+    ("update", "example"): Site.UPDATE,
     ("update", "client"): Site.UPDATE,
     ("update", None): Site.OPEN,
+    ("logits", "example"): Site.UPDATE,
     ("logits", "client"): Site.UPDATE,
     ("logits", None): Site.OPEN,
     ("model", None): Site.RELEASE,
@@ -29,7 +31,7 @@ READ_AFTER: dict[tuple[What, Grain | None], Site] = {
 
 def read_after(what: What, grain: Grain | None) -> Site:
     """The site behind which ``what`` is read at ``grain``."""
-    return READ_AFTER.get((what, grain)) or READ_AFTER[(what, None)]
+    return READ_AFTER.get((what, grain), READ_AFTER[what, None])
 
 
 VIEWS: dict[ViewName, tuple[tuple[What, Grain | None], ...]] = {

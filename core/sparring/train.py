@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sparring.layout import Layout, Segment
+from sparring.layout import Layout, Segment, float_buffers, load_buffers
 from sparring.local import Batch, Client, LocalContext, LocalPlan, PureLoss
 from sparring.signals import Broadcast, Examples, ModelPlan
 from sparring.strategies import Strategy, Work
@@ -141,6 +141,8 @@ class Learner:
         examples = self.data[client_id]
         client = client_of(client_id, examples, settings)
         flat.load(broadcast.row)
+        if work.buffers is not None:
+            load_buffers(flat.module, work.buffers[client_id])
         torch.manual_seed(work.key.child("round", round_, "layer", "model", "client", client_id).number())
         sgd = settings.algorithm == "fedsgd"
         lr, momentum, decay = (1.0, 0.0, 0.0) if sgd else (settings.lr, settings.momentum, settings.weight_decay)
@@ -167,6 +169,8 @@ class Learner:
                     context = LocalContext(client, round_, step, streams[name])
                     flat.flat.copy_(flat.inward(change_row(flat.outward(flat.flat), context)))
         flat.difference(broadcast.row, out)
+        if work.buffers is not None:
+            work.buffers[client_id].copy_(torch.cat([b.reshape(-1) for b in float_buffers(flat.module)]))
 
     def _gradient(self, flat: FlatModule, plan: LocalPlan, batch: Batch, numbers: Mapping[str, float]) -> Tensor:
         flat.grad.zero_()

@@ -1,0 +1,354 @@
+"""Assembly: from a checked cell to configured instances, folds, data on its device and a training strategy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparring import stacked, workers
+from sparring.aggregate import WeightedMean
+from sparring.context import Setup
+from sparring.errors import ConfigError, DataError
+from sparring.facts import Fact
+from sparring.fedavg import FederatedAveraging
+from sparring.keys import Key
+from sparring.layout import Layout, float_buffers
+from sparring.local import LocalPlan
+from sparring.manager import Manager, run_manager
+from sparring.partition import partition
+from sparring.registry import require
+from sparring.resolve import Chosen, Resolved, skips
+from sparring.roles import SITES, Accountant, Aggregator, Data, StreamingAggregator, Trainer
+from sparring.signals import ClientData, ModelPlan
+from sparring.sites import Site
+from sparring.specs import Layer
+from sparring.strategies import Strategy, Work
+from sparring.train import Sequential
+from sparring.views import LocalSettings
+
+HONEST = "honest"
+Transform = Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class Live:
+    """A configured layer: where it acts, the callable, and the facts that hold where it stands."""
+
+    name: str
+    site: Site
+    layer: Layer[Any]
+    instance: Any
+    transform: Transform
+    facts: tuple[Fact, ...]
+
+
+@dataclass(frozen=True)
+class LiveAttack:
+    """A configured attack: its active layers, its reader, and the clients that it holds or watches."""
+
+    chosen: Chosen
+    active: tuple[Live, ...]
+    read: Transform | None
+    clients: tuple[int, ...]
+
+    @property
+    def label(self) -> str:
+        return self.chosen.label
+
+
+@dataclass(frozen=True)
+class Built:
+    """Everything that a run needs, resolved once."""
+
+    resolved: Resolved
+    manager: Manager
+    layers: tuple[Live, ...]
+    attacks: tuple[LiveAttack, ...]
+    groups: Mapping[str, tuple[int, ...]]
+    trainer: Trainer
+    train: Transform
+    rule: Aggregator | StreamingAggregator[Any]
+    aggregate: Transform
+    accountant: Accountant | None
+    data: Data
+    plan: ModelPlan
+    layout: Layout
+    initial: Tensor
+    work: Work
+    strategy: Strategy
+    why: str
+    setup: Setup
+
+    def at(self, *sites: Site) -> tuple[Live, ...]:
+        """The defence layers at these sites, in stack order."""
+        return tuple(live for live in self.layers if live.site in sites)
+
+    @property
+    def compromised(self) -> frozenset[int]:
+        """Clients that an active attack holds."""
+        return frozenset(c for name, ids in self.groups.items() if name != HONEST for c in ids)
+
+
+def build(resolved: Resolved, progress: Callable[[str, float], None]) -> Built:
+    """Assemble a cell. Raises `ConfigError`, `DataError` and `PluginError` before anything is trained or written."""
+    resolved.require()
+    file = resolved.file
+    setup = Setup(Key(file.seed), progress=progress)
+    manager = run_manager()
+    layers = _layers(resolved, manager)
+    dtype = torch.float64 if file.federation.precision == "float64" else torch.float32
+    device = _device(file.performance.device)
+    data = _cast(resolved.dataset.spec.build(resolved.dataset.config).load(setup.at("dataset")), dtype)   # type: ignore[attr-defined]
+    plan = _model(resolved, data, layers, setup)
+    module, initial_module = plan.factory(), _initial(plan, setup)
+    _fits(module, data, resolved.model.label, dtype)
+    federation = file.federation
+    buffers = float_buffers(module)
+    if buffers and federation.buffers == "refused":
+        raise ConfigError(
+            f"federation.buffers is refused, but '{resolved.model.label}' has {len(buffers)} buffers; use GroupNorm"
+        )
+    layout = Layout.of(module, plan.frozen, buffers=federation.buffers == "federated")
+    split = partition(data.train, federation.clients, file.dataset.partition, setup.key)
+    clients = ClientData({i: data.train.take(index) for i, index in split.items()}, data.shape)
+    attacks = tuple(_attack(chosen, resolved, manager, setup.key) for chosen in resolved.attacks)
+    groups = _groups(attacks, federation.clients)
+    clients = _poison_and_defend(clients, layers, attacks, groups, setup)
+    plans = _local_plans(resolved, layers, attacks, setup)
+    own = None
+    if buffers and federation.buffers == "local":
+        row = torch.cat([b.reshape(-1) for b in float_buffers(initial_module)]).to(dtype)
+        own = {i: row.clone().share_memory_() for i in clients}
+    work = Work(plan, layout, clients, plans, _settings(resolved), setup.key, device, dtype, own)
+    trainer, train = _trainer(resolved, manager, own)
+    rule = _rule(resolved, manager)
+    strategy, why = choose(resolved, work, setup)
+    return Built(
+        resolved=resolved,
+        manager=manager,
+        layers=layers,
+        attacks=attacks,
+        groups=groups,
+        trainer=trainer,
+        train=train,
+        rule=rule,
+        aggregate=manager.implementation("server_aggregate", "aggregator"),
+        accountant=resolved.accountant.spec.build(resolved.accountant.config) if resolved.accountant else None,   # type: ignore[attr-defined]
+        data=data,
+        plan=plan,
+        layout=layout,
+        initial=layout.row(initial_module.to(dtype)).to(device),
+        work=work,
+        strategy=strategy,
+        why=why,
+        setup=setup,
+    )
+
+
+def _live(name: str, layer: Layer[Any], owner: Chosen, manager: Manager, hook: str, facts: tuple[Fact, ...]) -> Live:
+    instance = layer.build(owner.config)
+    sites = SITES.get(getattr(instance, "signal", type(None)), ())
+    if layer.site not in sites:
+        raise ConfigError(
+            f"'{name}' of {owner.origin} declares {layer.site.label}, but its class acts at {[s.label for s in sites]}"
+        )
+    manager.admit(instance, name, owner.origin)
+    return Live(name, layer.site, layer, instance, manager.implementation(hook, name), facts)
+
+
+def _layers(resolved: Resolved, manager: Manager) -> tuple[Live, ...]:
+    by_name = {placed.name: placed for placed in resolved.layers}
+    found = []
+    for k, step in enumerate(resolved.report.steps):
+        if step.name in by_name:
+            placed = by_name[step.name]
+            facts = tuple(held.fact for held in resolved.report.trail[k].values())
+            found.append(_live(step.name, placed.layer, placed.owner, manager, "defence_transform", facts))
+    return tuple(found)
+
+
+def _attack(chosen: Chosen, resolved: Resolved, manager: Manager, key: Key) -> LiveAttack:
+    spec: Any = chosen.spec
+    active = []
+    for layer in spec.layers:
+        name = f"{chosen.label}/{layer.site.name.lower()}" if len(spec.layers) > 1 or spec.reader else chosen.label
+        active.append(_live(name, layer, chosen, manager, "attack_transform", ()))
+    read = None
+    if spec.reader is not None:
+        manager.admit(spec.reader.build(chosen.config), chosen.label, chosen.origin)
+        read = manager.implementation("attack_observe", chosen.label)
+    return LiveAttack(chosen, tuple(active), read, _whom(chosen, resolved, bool(active), key))
+
+
+def held_clients(resolved: Resolved, key: Key) -> tuple[int, ...]:
+    """The clients in the adversary's hands, in the order in which attacks are given theirs."""
+    threat, n = resolved.file.threat_model.compromised, resolved.file.federation.clients
+    if threat is None:
+        return ()
+    if threat.clients is not None:
+        wrong = [c for c in threat.clients if not 0 <= c < n]
+        if wrong:
+            raise ConfigError(f"threat_model.compromised.clients names {wrong[0]}; clients are 0 to {n - 1}")
+        return threat.clients
+    order = torch.randperm(n, generator=key.child("compromised").generator())
+    return tuple(int(c) for c in order[: int((threat.fraction or 0) * n + 1e-9)])
+
+
+def _whom(chosen: Chosen, resolved: Resolved, active: bool, key: Key) -> tuple[int, ...]:
+    n, asked = resolved.file.federation.clients, chosen.clients
+    pool = held_clients(resolved, key) if active else tuple(range(n))
+    if asked in (None, "all", "all-compromised"):
+        return pool
+    if isinstance(asked, float) and 0 < asked <= 1:
+        return pool[: max(1, round(asked * len(pool)))]
+    if isinstance(asked, list) and all(isinstance(c, int) and c in pool for c in asked):
+        return tuple(asked)
+    raise ConfigError(
+        f"attacks.{chosen.label}.clients is {asked!r}; it must be 'all', a share in (0, 1], or a list out of {list(pool)}"
+    )
+
+
+def _groups(attacks: Sequence[LiveAttack], clients: int) -> dict[str, tuple[int, ...]]:
+    free = set(range(clients))
+    groups: dict[str, tuple[int, ...]] = {}
+    for attack in attacks:
+        if any(live.site.client_side for live in attack.active):
+            groups[attack.label] = tuple(sorted(c for c in attack.clients if c in free))
+            free -= set(groups[attack.label])
+    return {HONEST: tuple(sorted(free)), **groups}
+
+
+def _poison_and_defend(
+    clients: ClientData,
+    layers: Sequence[Live],
+    attacks: Sequence[LiveAttack],
+    groups: Mapping[str, tuple[int, ...]],
+    setup: Setup,
+) -> ClientData:
+    for attack in attacks:
+        for live in attack.active:
+            if live.site is Site.DATA:
+                own = live.transform(clients.only(groups[attack.label]), setup.at(live.name))
+                clients = clients.merged(own.only(groups[attack.label]))
+    untouched = clients.only([c for name, ids in groups.items() if name != HONEST for c in ids])
+    for live in layers:
+        if live.site is Site.DATA:
+            clients = live.transform(clients, setup.at(live.name, live.facts)).merged(untouched)
+    return clients
+
+
+def _local_plans(
+    resolved: Resolved, layers: Sequence[Live], attacks: Sequence[LiveAttack], setup: Setup
+) -> dict[str, LocalPlan]:
+    def folded(plan: LocalPlan, chain: Sequence[Live]) -> LocalPlan:
+        for live in chain:
+            plan = live.transform(plan, setup.at(live.name, live.facts))
+        return plan
+
+    defended = folded(LocalPlan(), [live for live in layers if live.site.local])
+    held = resolved.file.threat_model.compromised
+    control = held.control if held else None
+    plans = {HONEST: defended}
+    for attack in attacks:
+        own = [live for live in attack.active if live.site.local]
+        plans[attack.label] = folded(LocalPlan() if skips(control, Site.LOSS, False) else defended, own)
+    return plans
+
+
+def _model(resolved: Resolved, data: Data, layers: Sequence[Live], setup: Setup) -> ModelPlan:
+    model: Any = resolved.model.spec.build(resolved.model.config)   # type: ignore[attr-defined]
+    plan = ModelPlan(lambda: model.module(data.shape), data.shape)
+    for live in layers:
+        if live.site is Site.MODEL:
+            plan = live.transform(plan, setup.at(live.name, live.facts))
+    return plan
+
+
+def _initial(plan: ModelPlan, setup: Setup) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(setup.key.child("setup", "layer", "model").number())
+        return plan.factory()
+
+
+def _fits(module: nn.Module, data: Data, name: str, dtype: torch.dtype) -> None:
+    inputs = torch.zeros(2, *data.shape.inputs, dtype=dtype)
+    try:
+        with torch.no_grad():
+            shape = tuple(module.to(dtype).eval()(inputs).shape)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise DataError(f"model '{name}' does not accept inputs of shape {data.shape.inputs}: {error}") from error
+    wanted = (2, data.shape.classes) if data.shape.task == "classification" else (2, data.shape.classes, *data.shape.inputs[1:])
+    if shape != wanted:
+        raise DataError(f"model '{name}' returns {shape[1:]} for an input; the data needs {wanted[1:]} ({data.shape.task})")
+
+
+def _cast(data: Data, dtype: torch.dtype) -> Data:
+    return replace(
+        data,
+        train=replace(data.train, x=data.train.x.to(dtype)),
+        test=replace(data.test, x=data.test.x.to(dtype)),
+        public=None if data.public is None else replace(data.public, x=data.public.x.to(dtype)),
+    )
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("performance.device is cuda, but torch sees no CUDA device; use auto or cpu")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _settings(resolved: Resolved) -> LocalSettings:
+    f = resolved.file.federation
+    o = f.optimiser
+    return LocalSettings(f.algorithm, o.lr, o.momentum, o.weight_decay, f.batch_size, f.local_epochs, f.local_steps)
+
+
+def _trainer(resolved: Resolved, manager: Manager, own: dict[int, Tensor] | None) -> tuple[Trainer, Transform]:
+    f = resolved.file.federation
+    if resolved.trainer is not None:
+        trainer = resolved.trainer.spec.build(resolved.trainer.config)   # type: ignore[attr-defined]
+        manager.admit(trainer, "trainer", resolved.trainer.origin)
+    else:
+        lr = f.server.lr or (f.optimiser.lr if f.algorithm == "fedsgd" else 1.0)
+        trainer = FederatedAveraging(lr, f.server.momentum, f.weighting == "examples", own)
+        manager.admit(trainer, "trainer", "sparring")
+    return trainer, manager.implementation("client_update", "trainer")
+
+
+def _rule(resolved: Resolved, manager: Manager) -> Aggregator | StreamingAggregator[Any]:
+    chosen = resolved.aggregator
+    rule: Aggregator | StreamingAggregator[Any] = chosen.spec.build(chosen.config) if chosen else WeightedMean()   # type: ignore[attr-defined]
+    manager.admit(rule, "aggregator", chosen.origin if chosen else "sparring")
+    return rule
+
+
+def choose(resolved: Resolved, work: Work, setup: Setup) -> tuple[Strategy, str]:
+    """The training strategy and why: by device and model, unless the file says which."""
+    engine, asked = resolved.file.engine, resolved.file.performance.workers
+    if not isinstance(engine, str) or engine not in ("auto", "sequential", "workers", "stacked"):
+        name, options = (engine, {}) if isinstance(engine, str) else (engine.name, engine.options)
+        spec, _ = require(name, ("engines",))
+        return spec.build(spec.config.model_validate(options)).strategy(work, setup), f"engine {name}"   # type: ignore[attr-defined]
+    module = work.plan.factory()
+    unstackable = stacked.obstacle(module) or ("local buffers are kept per client" if work.buffers else None)
+    unforkable = workers.obstacle() or (f"training runs on {work.device.type}" if work.device.type != "cpu" else None)
+    cores = asked or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else asked or os.cpu_count() or 1
+    if engine == "stacked" or (engine == "auto" and not unstackable and _prefers_stacked(module, work)):
+        if unstackable:
+            raise ConfigError(f"engine is stacked, but this model cannot be: {unstackable}; use workers or sequential")
+        return stacked.Stacked(work), "asked for" if engine == "stacked" else f"no convolution, or on {work.device.type}"
+    if engine == "workers" or (engine == "auto" and not unforkable and cores > 1 and len(work.data.clients) > 1):
+        if unforkable:
+            raise ConfigError(f"engine is workers, but {unforkable}; use sequential or stacked")
+        return workers.Workers(work, cores), "asked for" if engine == "workers" else f"convolutions on {cores} cores"
+    return Sequential(work), "asked for" if engine == "sequential" else unforkable or "one core, or one client"
+
+
+def _prefers_stacked(module: nn.Module, work: Work) -> bool:
+    convolutions = any(isinstance(child, nn.modules.conv._ConvNd) for child in module.modules())
+    return work.device.type != "cpu" or not convolutions

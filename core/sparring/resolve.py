@@ -1,0 +1,332 @@
+"""Resolution: from an experiment file to named specs, validated configurations and a checked stack. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sparring.checker import Disorder, Report, Sight, Waiver, sight, walk
+from sparring.errors import CompositionError, ConfigError
+from sparring.explain import Known, explain
+from sparring.facts import (
+    Controls,
+    Fact,
+    Hardware,
+    Identified,
+    Knows,
+    PoissonSampled,
+    Readable,
+    Space,
+    Summable,
+    Weighted,
+    closed_fields,
+)
+from sparring.registry import Entry, entries, load, require
+from sparring.schema import File, Named, Rate, validated
+from sparring.signature import ALL, Signature, Step
+from sparring.sites import Site
+from sparring.specs import (
+    AccountantSpec,
+    AggregatorSpec,
+    AttackSpec,
+    Config,
+    DatasetSpec,
+    DefenceSpec,
+    HostSpec,
+    Layer,
+    ModelSpec,
+    Spec,
+    TrainerSpec,
+)
+
+STACKED_KINDS = ("defences", "aggregators", "hosts")
+DEFAULT_RULE = "mean (default)"
+DEFAULT_TRAINER = "federated averaging"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A technique that the experiment names, with its validated configuration; ``label`` is unique in the run."""
+
+    label: str
+    spec: Spec[Any]
+    config: Config
+    origin: str
+    clients: Any = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What goes into the experiment's identity."""
+        config = self.config.model_dump(mode="json")
+        return {"name": self.spec.name, "config": config, "origin": self.origin, "clients": self.clients}
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A layer of a chosen defence at its place in the stack."""
+
+    name: str
+    owner: Chosen
+    layer: Layer[Any]
+    step: Step
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A cell of an experiment, checked: what runs, in which order, and what each attack would see."""
+
+    file: File
+    dataset: Chosen
+    model: Chosen
+    trainer: Chosen | None
+    aggregator: Chosen | None
+    host: Chosen | None
+    accountant: Chosen | None
+    defences: tuple[Chosen, ...]
+    attacks: tuple[Chosen, ...]
+    layers: tuple[Placed, ...]
+    report: Report
+    sources: Mapping[Fact, str]
+    sights: Mapping[str, Sight]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the stack type-checks."""
+        return self.report.ok
+
+    def explain(self) -> str:
+        """The verdict as text, with what each attack would see."""
+        lines = [explain(self.report, self.sources, () if self.ok else known_layers())]
+        lines += [f"attack '{name}': {seen}" for name, seen in self.sights.items()]
+        return "\n".join(lines)
+
+    def require(self) -> None:
+        """Raise `CompositionError` with the whole explanation where the stack does not type-check."""
+        if not self.ok:
+            raise CompositionError(self.explain())
+
+    @property
+    def identity(self) -> str:
+        """A hash of everything that the numbers depend on."""
+        beside = {"tracking", "performance", "engine", "cells", "attacks", "defences"}
+        values = self.file.model_dump(mode="json", exclude=beside)
+        parts = [c.identity for c in (self.dataset, self.model, *self.defences, *self.attacks)]
+        parts += [c.identity for c in (self.trainer, self.aggregator, self.host) if c]
+        return hashlib.sha256(json.dumps([values, parts], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def resolve(file: File) -> Resolved:
+    """Load the named plugins' light modules, validate every option and walk the stack. Raises `PluginError`, `ConfigError`."""
+    if file.cells:
+        raise ConfigError("resolve one cell of an experiment at a time")
+    dataset = _named(file.dataset, "datasets", "dataset")
+    model = _named(file.model, "models", "model")
+    trainer = _named(file.federation.trainer, "trainers", "federation.trainer") if file.federation.trainer else None
+    stack = _listed(file.defences, STACKED_KINDS, "defences")
+    attacks = _listed(file.attacks, ("attacks",), "attacks")
+    aggregators = [c for c in stack if isinstance(c.spec, AggregatorSpec)]
+    hosts = [c for c in stack if isinstance(c.spec, HostSpec)]
+    for what, found in (("aggregators", aggregators), ("hosts", hosts)):
+        if len(found) > 1:
+            names = " and ".join(f"'{c.label}' ({c.origin})" for c in found)
+            raise CompositionError(f"the stack names two {what}, {names}; a run has one: drop one of them")
+    placed = tuple(_place(stack, file))
+    steps = tuple(_arrange(stack, placed, trainer, aggregators, file))
+    sources = _start(file, dataset, model)
+    report = walk(steps, sources, _waivers(file, steps))
+    defences = tuple(c for c in stack if isinstance(c.spec, DefenceSpec))
+    return Resolved(
+        file=file,
+        dataset=dataset,
+        model=model,
+        trainer=trainer,
+        aggregator=aggregators[0] if aggregators else None,
+        host=hosts[0] if hosts else None,
+        accountant=_accountant(file, defences),
+        defences=defences,
+        attacks=attacks,
+        layers=placed,
+        report=report,
+        sources=sources,
+        sights={attack.label: _sight(report, attack) for attack in attacks},
+    )
+
+
+def _named(section: Named, kind: str, where: str) -> Chosen:
+    spec, entry = require(section.name, (kind,))
+    return Chosen(section.name, spec, validated(spec.config, section.options, where), str(entry))
+
+
+def _listed(items: Sequence[Any], kinds: Iterable[str], where: str) -> tuple[Chosen, ...]:
+    chosen: list[Chosen] = []
+    for k, item in enumerate(items):
+        named = {item: {}} if isinstance(item, str) else item
+        if len(named) != 1:
+            raise ConfigError(f"{where}.{k} is {item!r}; each entry is one name with its options: `- name: {{option: value}}`")
+        ((name, values),) = named.items()
+        options = dict(values or {})
+        clients = options.pop("clients", None) if where == "attacks" else None
+        spec, entry = require(name, kinds)
+        same = sum(c.spec.name == name for c in chosen)
+        label = f"{name}#{same + 1}" if same else name
+        chosen.append(Chosen(label, spec, validated(spec.config, options, f"{where}.{name}"), str(entry), clients))
+    return tuple(chosen)
+
+
+def skips(control: str | None, site: Site, wire: bool) -> bool:
+    """Whether a client that the adversary controls this far does not run a defence at ``site``."""
+    if control is None or wire or not site.client_side:
+        return False
+    return site is Site.DATA or (control in ("training", "update") and site.local) or control == "update"
+
+
+def _place(stack: Sequence[Chosen], file: File) -> Iterable[Placed]:
+    held = file.threat_model.compromised
+    for chosen in stack:
+        if not isinstance(chosen.spec, DefenceSpec):
+            continue
+        for layer in chosen.spec.layers:
+            several = len(chosen.spec.layers) > 1
+            name = f"{chosen.label}/{layer.site.name.lower()}" if several else chosen.label
+            among = "honest" if skips(held.control if held else None, layer.site, layer.wire) else "all"
+            signature = _stamped(layer.facts(chosen.config), among)
+            yield Placed(name, chosen, layer, Step(name, layer.site, signature))
+
+
+def _stamped(signature: Signature, among: str) -> Signature:
+    def stamp(fact: Fact) -> Fact:
+        fields = closed_fields(type(fact))
+        return replace(fact, among=among) if "among" in fields and getattr(fact, "among", None) is None else fact  # type: ignore[call-arg]
+
+    return replace(signature, gives=tuple(stamp(fact) for fact in signature.gives))
+
+
+def _arrange(
+    stack: Sequence[Chosen], placed: Sequence[Placed], trainer: Chosen | None, rules: Sequence[Chosen], file: File
+) -> Iterable[Step]:
+    """Steps in execution order; where the file's own order steps back over sites, in the file's order, to be refused."""
+    exits: list[tuple[Site, Chosen]] = []
+    steps: list[Step] = []
+    for chosen in stack:
+        own = [p.step for p in placed if p.owner is chosen]
+        if isinstance(chosen.spec, AggregatorSpec):
+            own = [Step(chosen.label, Site.AGGREGATE, chosen.spec.facts(chosen.config))]
+        elif isinstance(chosen.spec, HostSpec):
+            own = [Step(chosen.label, Site.COHORT, chosen.spec.facts(chosen.config))]
+        exits.append((max(step.site for step in own if step.site is not Site.OPEN), chosen))
+        steps += own
+    steps.append(Step(trainer.label if trainer else DEFAULT_TRAINER, Site.TRAINER, _training(trainer, file)))
+    if not rules:
+        steps.append(Step(DEFAULT_RULE, Site.AGGREGATE, MEAN))
+    if any(later[0] < earlier[0] for earlier, later in itertools.pairwise(exits)):
+        ordered = [s for s in steps if s.site is not Site.OPEN]
+        return [s for s in ordered if s.name not in (DEFAULT_TRAINER, DEFAULT_RULE)]
+    opens = [step for step in steps if step.site is Site.OPEN]
+    ordered = sorted((step for step in steps if step.site is not Site.OPEN), key=lambda step: step.site)
+    at = next(k for k, step in enumerate(ordered) if step.site is Site.AGGREGATE) + 1
+    return [*ordered[:at], *reversed(opens), *ordered[at:]]
+
+
+MEAN = Signature(
+    needs=(Summable(),),
+    keeps=ALL,
+)
+"""The weighted mean reads no single update; it keeps what it is given."""
+
+
+def _training(trainer: Chosen | None, file: File) -> Signature:
+    if trainer is not None and isinstance(trainer.spec, TrainerSpec):
+        return trainer.spec.facts(trainer.config)
+    gives: list[Fact] = [Summable(), Space("real")]
+    if file.federation.weighting == "examples":
+        gives.append(Weighted())
+    if not file.threat_model.anonymous:
+        gives.append(Identified())
+    return Signature(gives=tuple(gives), keeps=ALL)
+
+
+def _start(file: File, dataset: Chosen, model: Chosen) -> dict[Fact, str]:
+    """Every fact at the start with its source."""
+    threat = file.threat_model
+    granted: list[Fact] = [
+        Readable("aggregator", "update", "client"),
+        Readable("aggregator", "update", "cohort"),
+        Readable("client", "model", "round"),
+        Readable("outsider", "model", "run"),
+        Readable("outsider", "response", "example"),
+    ]
+    if threat.server != "trusted":
+        granted += [Readable("server", "update", "client"), Readable("server", "update", "cohort")]
+        granted += [Readable("server", "model", "round"), Readable("server", "trace", "round")]
+    if threat.server == "malicious":
+        granted.append(Controls("server", "broadcast"))
+    if threat.compromised is not None:
+        powers = {"data": ["data"], "training": ["data", "training"], "update": ["data", "training", "update"]}
+        granted += [Controls("client", what) for what in powers[threat.compromised.control]]  # type: ignore[arg-type]
+    granted += [Knows(what) for what in threat.knows]
+    granted += [Hardware(kind) for kind in threat.hardware]
+    sources: dict[Fact, str] = dict.fromkeys(granted, "threat model")
+    for chosen, source in ((dataset, "dataset"), (model, "model")):
+        assert isinstance(chosen.spec, DatasetSpec | ModelSpec)
+        sources.update(dict.fromkeys(chosen.spec.facts(chosen.config).gives, source))
+    if isinstance(file.federation.cohort, Rate):
+        sources[PoissonSampled("client", file.federation.cohort.rate)] = "federation"
+    return sources
+
+
+def _waivers(file: File, steps: Sequence[Step]) -> list[Waiver]:
+    needs = {str(need): need for step in steps for clause in step.signature.clauses for need in clause}
+    waivers = []
+    for waiver in file.waive:
+        if waiver.need not in needs:
+            raise ConfigError(f"waive: no layer needs {waiver.need!r}; needs here: {', '.join(sorted(needs)) or 'none'}")
+        waivers.append(Waiver(needs[waiver.need], waiver.reason))
+    return waivers
+
+
+def _sight(report: Report, attack: Chosen) -> Sight:
+    assert isinstance(attack.spec, AttackSpec)
+    seen = [sight(report, layer.facts(attack.config), (("", (), layer.site),)) for layer in attack.spec.layers]
+    if attack.spec.reader is not None:
+        tap = attack.spec.reader.tap(attack.config)
+        seen.append(sight(report, attack.spec.reader.facts(attack.config), tap.options()))
+    order = ("ungranted", "blind", "degraded", "runs")
+    return min(seen, key=lambda s: order.index(s.outcome))
+
+
+def _accountant(file: File, defences: Sequence[Chosen]) -> Chosen | None:
+    name = file.privacy.accountant
+    if name is None:
+        name = next((c.spec.accountant for c in defences if isinstance(c.spec, DefenceSpec) and c.spec.accountant), None)
+    if name is None:
+        return None
+    spec, entry = require(name, ("accountants",))
+    assert isinstance(spec, AccountantSpec)
+    return Chosen(name, spec, validated(spec.config, {}, f"privacy.{name}"), str(entry))
+
+
+def known_layers() -> tuple[Known, ...]:
+    """Every installed defence with what it gives under its default options: for hints after a failure."""
+    found: list[Known] = []
+    for entry in entries():
+        if entry.kind == "defences":
+            found += _gives(entry)
+    return tuple(found)
+
+
+def _gives(entry: Entry) -> Iterable[Known]:
+    spec = load(entry)
+    if isinstance(spec, DefenceSpec):
+        try:
+            config = spec.config()
+        except ValueError:
+            return
+        gives = tuple(fact for layer in spec.layers for fact in _stamped(layer.facts(config), "all").gives)
+        yield Known(entry.name, gives)
+
+
+__all__ = ["Chosen", "Disorder", "Placed", "Resolved", "known_layers", "resolve", "skips"]
