@@ -24,6 +24,7 @@ from sparring.partition import partition
 from sparring.registry import require
 from sparring.resolve import Chosen, Resolved, skips
 from sparring.roles import SITES, Accountant, Aggregator, Data, StreamingAggregator, Trainer
+from sparring.schema import validated
 from sparring.signals import ClientData, ModelPlan
 from sparring.sites import Site
 from sparring.specs import Layer
@@ -103,7 +104,7 @@ def build(resolved: Resolved, progress: Callable[[str, float], None]) -> Built:
     layers = _layers(resolved, manager)
     dtype = torch.float64 if file.federation.precision == "float64" else torch.float32
     device = _device(file.performance.device)
-    data = _cast(resolved.dataset.spec.build(resolved.dataset.config).load(setup.at("dataset")), dtype)   # type: ignore[attr-defined]
+    data = _cast(resolved.dataset.build().load(setup.at("dataset")), dtype)
     plan = _model(resolved, data, layers, setup)
     module, initial_module = plan.factory(), _initial(plan, setup)
     _fits(module, data, resolved.model.label, dtype)
@@ -116,7 +117,7 @@ def build(resolved: Resolved, progress: Callable[[str, float], None]) -> Built:
     layout = Layout.of(module, plan.frozen, buffers=federation.buffers == "federated")
     split = partition(data.train, federation.clients, file.dataset.partition, setup.key)
     clients = ClientData({i: data.train.take(index) for i, index in split.items()}, data.shape)
-    attacks = tuple(_attack(chosen, resolved, manager, setup.key) for chosen in resolved.attacks)
+    attacks = tuple(_attack(chosen, resolved, manager, setup.key) for chosen in resolved.running)
     groups = _groups(attacks, federation.clients)
     clients = _poison_and_defend(clients, layers, attacks, groups, setup)
     plans = _local_plans(resolved, layers, attacks, setup)
@@ -138,7 +139,7 @@ def build(resolved: Resolved, progress: Callable[[str, float], None]) -> Built:
         train=train,
         rule=rule,
         aggregate=manager.implementation("server_aggregate", "aggregator"),
-        accountant=resolved.accountant.spec.build(resolved.accountant.config) if resolved.accountant else None,   # type: ignore[attr-defined]
+        accountant=resolved.accountant.build() if resolved.accountant else None,
         data=data,
         plan=plan,
         layout=layout,
@@ -261,7 +262,7 @@ def _local_plans(
 
 
 def _model(resolved: Resolved, data: Data, layers: Sequence[Live], setup: Setup) -> ModelPlan:
-    model: Any = resolved.model.spec.build(resolved.model.config)   # type: ignore[attr-defined]
+    model = resolved.model.build()
     plan = ModelPlan(lambda: model.module(data.shape), data.shape)
     for live in layers:
         if live.site is Site.MODEL:
@@ -311,7 +312,7 @@ def _settings(resolved: Resolved) -> LocalSettings:
 def _trainer(resolved: Resolved, manager: Manager, own: dict[int, Tensor] | None) -> tuple[Trainer, Transform]:
     f = resolved.file.federation
     if resolved.trainer is not None:
-        trainer = resolved.trainer.spec.build(resolved.trainer.config)   # type: ignore[attr-defined]
+        trainer = resolved.trainer.build()
         manager.admit(trainer, "trainer", resolved.trainer.origin)
     else:
         lr = f.server.lr or (f.optimiser.lr if f.algorithm == "fedsgd" else 1.0)
@@ -322,7 +323,7 @@ def _trainer(resolved: Resolved, manager: Manager, own: dict[int, Tensor] | None
 
 def _rule(resolved: Resolved, manager: Manager) -> Aggregator | StreamingAggregator[Any]:
     chosen = resolved.aggregator
-    rule: Aggregator | StreamingAggregator[Any] = chosen.spec.build(chosen.config) if chosen else WeightedMean()   # type: ignore[attr-defined]
+    rule: Aggregator | StreamingAggregator[Any] = chosen.build() if chosen else WeightedMean()
     manager.admit(rule, "aggregator", chosen.origin if chosen else "sparring")
     return rule
 
@@ -332,8 +333,8 @@ def choose(resolved: Resolved, work: Work, setup: Setup) -> tuple[Strategy, str]
     engine, asked = resolved.file.engine, resolved.file.performance.workers
     if not isinstance(engine, str) or engine not in ("auto", "sequential", "workers", "stacked"):
         name, options = (engine, {}) if isinstance(engine, str) else (engine.name, engine.options)
-        spec, _ = require(name, ("engines",))
-        return spec.build(spec.config.model_validate(options)).strategy(work, setup), f"engine {name}"   # type: ignore[attr-defined]
+        spec: Any = require(name, ("engines",))[0]
+        return spec.build(validated(spec.config, options, "engine")).strategy(work, setup), f"engine {name}"
     module = work.plan.factory()
     unstackable = stacked.obstacle(module) or ("local buffers are kept per client" if work.buffers else None)
     unforkable = workers.obstacle() or (f"training runs on {work.device.type}" if work.device.type != "cpu" else None)

@@ -42,6 +42,10 @@ class TrackingError(SparringError):
     """The tracking store cannot be used."""
 
 
+class BudgetSpent(Exception):  # noqa: N818 - an answer of the oracle, not a failure of the program
+    """The query budget of an attack is used up; the attack concludes with what it has."""
+
+
 class RoundAborted(Exception):  # noqa: N818 - a protocol outcome, not a failure of the program
     """A protocol ended a round without a result; the state stays as it was and the round is recorded as aborted."""
 

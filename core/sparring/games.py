@@ -40,11 +40,15 @@ class Truth:
 
 @dataclass(frozen=True)
 class Score:
-    """The measures of a finding, the one that stands in the table first, and originals beside reconstructions."""
+    """The measures of a finding, the one that stands in the table first, and originals beside reconstructions.
+
+    ``mean``: the mean input, for pictures.
+    """
 
     headline: str
     measures: Mapping[str, Measure]
     pairs: Sequence[tuple[Tensor, Tensor]] = ()
+    mean: Tensor | None = None
 
 
 class Game(ABC):
@@ -119,7 +123,7 @@ class ReconstructionGame(Game):
         for name in ("grey", "mean"):
             if name in average:
                 measures[f"psnr_{name}_image"] = Measure(average[name])
-        return Score("psnr", measures, pairs)
+        return Score("psnr", measures, pairs, truth.mean)
 
 
 class PoisoningGame(Game):

@@ -58,6 +58,11 @@ class Chosen:
     origin: str
     clients: Any = None
 
+    def build(self) -> Any:
+        """The configured instance."""
+        spec: Any = self.spec
+        return spec.build(self.config)
+
     @property
     def identity(self) -> dict[str, Any]:
         """What goes into the experiment's identity."""
@@ -98,6 +103,11 @@ class Resolved:
         """Whether the stack type-checks."""
         return self.report.ok
 
+    @property
+    def running(self) -> tuple[Chosen, ...]:
+        """The attacks that the stack leaves something to read or to act on; the others are cells, not runs."""
+        return tuple(a for a in self.attacks if self.sights[a.label].outcome in ("runs", "degraded"))
+
     def explain(self) -> str:
         """The verdict as text, with what each attack would see."""
         lines = [explain(self.report, self.sources, () if self.ok else known_layers())]
@@ -119,12 +129,16 @@ class Resolved:
         return hashlib.sha256(json.dumps([values, parts], sort_keys=True, default=str).encode()).hexdigest()
 
 
-def resolve(file: File) -> Resolved:
-    """Load the named plugins' light modules, validate every option and walk the stack. Raises `PluginError`, `ConfigError`."""
+def resolve(file: File, objects: Mapping[str, Spec[Any]] | None = None) -> Resolved:
+    """Load the named plugins' light modules, validate every option and walk the stack.
+
+    ``objects`` are specs given in place of plugins, by section. Raises `PluginError`, `ConfigError`.
+    """
+    given = objects or {}
     if file.cells:
         raise ConfigError("resolve one cell of an experiment at a time")
-    dataset = _named(file.dataset, "datasets", "dataset")
-    model = _named(file.model, "models", "model")
+    dataset = _given(given, "dataset") or _named(file.dataset, "datasets", "dataset")
+    model = _given(given, "model") or _named(file.model, "models", "model")
     trainer = _named(file.federation.trainer, "trainers", "federation.trainer") if file.federation.trainer else None
     stack = _listed(file.defences, STACKED_KINDS, "defences")
     attacks = _listed(file.attacks, ("attacks",), "attacks")
@@ -154,6 +168,11 @@ def resolve(file: File) -> Resolved:
         sources=sources,
         sights={attack.label: _sight(report, attack) for attack in attacks},
     )
+
+
+def _given(objects: Mapping[str, Spec[Any]], section: str) -> Chosen | None:
+    spec = objects.get(section)
+    return None if spec is None else Chosen(spec.name, spec, spec.config(), "given as an object")
 
 
 def _named(section: Named, kind: str, where: str) -> Chosen:

@@ -129,6 +129,7 @@ class ThreatModel(Section):
     compromised: Compromised | None = Field(None, description="clients in the adversary's hands")
     knows: tuple[Knowledge, ...] = Field((), description="what the adversary knows beside what it can read")
     anonymous: bool = Field(False, description="contributions carry no identity")
+    query_budget: int | None = Field(None, ge=1, description="inputs that a black-box attack may query; null: no limit")
     hardware: tuple[Literal["tee", "simulated-tee", "gpu"], ...] = Field((), description="special hardware at hand")
 
 

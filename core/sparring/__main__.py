@@ -1,0 +1,26 @@
+"""The command line: every error that a user can mend is printed as a sentence and ends with status 2."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    from sparring.cli import app
+    from sparring.errors import SparringError
+
+    try:
+        app()
+    except SparringError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: run again with --resume to go on", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

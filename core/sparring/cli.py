@@ -1,0 +1,211 @@
+"""Commands: list, show, check, run, schema, and those that installed tools add."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparring.registry import Broken, Entry, entries, load, require
+
+if TYPE_CHECKING:
+    from sparring.experiment import Experiment, Results
+
+app = typer.Typer(
+    name="sparring",
+    help="Adversarial interference in collaborative machine learning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+FileArgument = Annotated[Path, typer.Argument(help="an experiment file", show_default=False)]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="override an option: key.path=value; repeatable")]
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str | None, typer.Argument(help="one kind, such as defences")] = None,
+    verify: Annotated[bool, typer.Option(help="load each plugin and name what is broken")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """List installed techniques; without --verify no plugin is imported."""
+    from sparring.errors import PluginError, did_you_mean
+
+    known = sorted({e.kind for e in entries()})
+    if kind is not None and kind not in known:
+        raise PluginError(f"no technique of kind '{kind}' is installed; {did_you_mean(kind, known)}")
+    found = [e for e in entries() if kind in (None, e.kind)]
+    names = [(e.kind, e.name) for e in found]
+    rows = [(e.kind, e.name, str(e), _state(e, names) if verify else "") for e in found]
+    if as_json:
+        typer.echo(json.dumps([{"kind": k, "name": n, "distribution": d, "state": s or None} for k, n, d, s in rows], indent=2))
+    else:
+        _print_rows(("kind", "name", "distribution", *(("state",) if verify else ())), [r if verify else r[:3] for r in rows])
+
+
+def _state(entry: Entry, names: list[tuple[str, str]]) -> str:
+    if names.count((entry.kind, entry.name)) > 1:
+        return "broken: another distribution offers this name; uninstall one"
+    if entry.kind == "commands":
+        return "ok"
+    spec = load(entry)
+    return f"broken: {spec.reason}" if isinstance(spec, Broken) else "ok"
+
+
+def _print_rows(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[k]) for row in (head, *rows)) for k in range(len(head))]
+    for row in (head, *rows):
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="a technique")]) -> None:
+    """Show a technique: what it is, its options with bounds, its facts."""
+    from sparring.registry import KIND_NAMES
+
+    spec, entry = require(name, [kind for kind in KIND_NAMES if kind != "commands"])
+    typer.echo(f"{name} ({entry.kind.rstrip('s')}, {entry})\n{spec.summary}\n")
+    options = spec.config.model_json_schema().get("properties", {})
+    rows: list[tuple[str, ...]] = [(field, *_option(schema)) for field, schema in options.items()]
+    if rows:
+        _print_rows(("option", "type", "default", "description"), rows)
+    for line in _facts(spec):
+        typer.echo(line)
+
+
+def _option(schema: dict[str, Any]) -> tuple[str, str, str]:
+    variants = schema.get("anyOf", [schema])
+    kinds = []
+    for v in variants:
+        bounds = [
+            f"{sign} {v[key]}"
+            for key, sign in (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
+            if key in v
+        ]
+        kinds.append(" | ".join(map(str, v["enum"])) if "enum" in v else " ".join([v.get("type", "value"), *bounds]))
+    return (
+        " or ".join(kinds),
+        json.dumps(schema["default"]) if "default" in schema else "required",
+        schema.get("description", ""),
+    )
+
+
+def _facts(spec: Any) -> list[str]:
+    from sparring.signature import All
+
+    lines = []
+    for site, signature in signatures(spec):
+        keeps = "everything" if isinstance(signature.keeps, All) else ", ".join(map(str, signature.keeps)) or "nothing"
+        parts = {
+            "needs": ", ".join(" or ".join(map(str, clause)) for clause in signature.clauses),
+            "gives": ", ".join(map(str, signature.gives)),
+            "keeps": keeps,
+            "hides": ", ".join(map(str, signature.hides)),
+            "maps": ", ".join(f"{m.source} -> {m.target}" for m in signature.maps),
+            "claims": ", ".join(map(str, signature.claims)),
+        }
+        lines += ["", f"{site}:", *(f"  {name:7} {text}" for name, text in parts.items() if text)]
+    return lines
+
+
+def signatures(spec: Any) -> list[tuple[str, Any]]:
+    """The signatures of a spec under its default options, by where they hold."""
+    from pydantic import ValidationError
+
+    try:
+        config = spec.config()
+    except ValidationError:
+        return []
+    found = [(layer.site.label, layer.facts(config)) for layer in getattr(spec, "layers", ())]
+    reader = getattr(spec, "reader", None)
+    if reader is not None:
+        found.append((f"reads the {' or '.join(reader.tap(config).views)} view", reader.facts(config)))
+    if not found and hasattr(spec, "facts"):
+        found.append((spec.kind, spec.facts(config)))
+    return found
+
+
+@app.command()
+def check(file: FileArgument, set_: SetOption = None) -> None:
+    """Check an experiment's stacks without training: what holds where, what is missing, what each attack would see."""
+    from sparring.errors import CompositionError
+
+    resolved = _load(file, set_).resolve()
+    for name, cell in resolved.items():
+        typer.echo(f"== {name}\n{cell.explain()}\n")
+    bad = [name for name, cell in resolved.items() if not cell.ok]
+    if bad:
+        raise CompositionError(f"{len(bad)} of {len(resolved)} cells do not type-check: {', '.join(bad)}")
+
+
+@app.command()
+def run(
+    file: FileArgument,
+    set_: SetOption = None,
+    into: Annotated[Path | None, typer.Option(help="folder for results; default: runs/<name>")] = None,
+    resume: Annotated[bool, typer.Option(help="go on behind the last checkpoint")] = False,
+    strict: Annotated[bool, typer.Option(help="fail where a layer never acted in the whole run")] = False,
+) -> None:
+    """Run an experiment: train, attack, score, log. Ends with a table, pictures, and how to open the MLflow UI."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    experiment = _load(file, set_)
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:60.60}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        results = experiment.run(
+            into, resume=resume, strict=strict, progress=lambda text, done: bar.update(task, description=text, completed=done)
+        )
+    _print_results(results)
+    if results.failed:
+        raise typer.Exit(2)
+
+
+def _print_results(results: Results) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from sparring.report import COLUMNS, rows
+
+    table = Table(*COLUMNS, title=results.name)
+    for row in rows(results.outcomes):
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    for outcome in results.outcomes:
+        for note in [*([outcome.error] if outcome.error else []), *outcome.notes]:
+            console.print(f"{outcome.name}: {note}", highlight=False, soft_wrap=True)
+    for picture in results.pictures:
+        console.print(f"picture: {picture}", highlight=False, soft_wrap=True)
+    console.print(f"table:   {results.folder / 'table.md'}", highlight=False, soft_wrap=True)
+    console.print(f"to open the tracking UI: {results.ui}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of experiment files, for editors."""
+    from sparring.schema import File
+
+    typer.echo(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **File.model_json_schema()}, indent=2))
+
+
+def _load(file: Path, overrides: list[str] | None) -> Experiment:
+    from sparring.experiment import Experiment
+
+    return Experiment.load(file, overrides or ())
+
+
+def _join_tools() -> None:
+    for entry in entries():
+        if entry.kind == "commands":
+            module, _, attribute = entry.module.partition(":")
+            app.command(entry.name)(getattr(importlib.import_module(module), attribute))
+
+
+_join_tools()

@@ -1,0 +1,190 @@
+"""Records: what attacks tapped, kept on disk so that memory stays flat, and the views made from them after training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from sparring.build import HONEST, Built, LiveAttack
+from sparring.checkpoint import write_bytes
+from sparring.errors import BudgetSpent, CheckpointError
+from sparring.facts import Knows
+from sparring.games import Truth
+from sparring.layout import Layout
+from sparring.signals import Broadcast, Examples, Release, Responses, State, Updates
+from sparring.sites import Site
+from sparring.taps import Tap
+from sparring.train import client_of, generator
+from sparring.views import AggregateView, Capture, LocalSettings, ModelView, QueryView, UpdateView, View
+
+POOL = 1000
+"""Candidates of each kind, members and non-members, in a membership game."""
+
+
+def used(built: Built, client: int, round_: int) -> Tensor:
+    """The indices of the examples that a client trained on in a round: its sampler's lots, drawn again."""
+    work = built.work
+    group = next(name for name, members in built.groups.items() if client in members)
+    who = client_of(client, work.data.clients[client], work.settings)
+    lots = list(work.plans[group].sampler.batches(who, generator(work, round_, "sampler", client)))
+    return torch.cat(lots).unique() if lots else torch.zeros(0, dtype=torch.long)
+
+
+@dataclass
+class Recorder:
+    """Writes the transmissions that one passive attack taps."""
+
+    built: Built
+    attack: LiveAttack
+    view: str
+    tap: Tap
+    folder: Path
+
+    def __call__(self, round_: int, broadcast: Broadcast, signal: Updates | Release) -> None:
+        """Keep what this attack is granted of a transmission."""
+        wanted = Updates if self.view == "update" else Release
+        if not isinstance(signal, wanted) or (self.tap.rounds is not None and round_ not in self.tap.rounds):
+            return
+        tensors: dict[str, Tensor] = {}
+        if isinstance(signal, Updates):
+            ids = [i for i in signal.ids if i in self.attack.clients]
+            for client, row in zip(ids, signal.select(ids).rows, strict=True):
+                tensors[f"row/{client}"] = row.cpu()
+                tensors[f"parameters/{client}"] = broadcast.to(client).row.cpu()
+        else:
+            tensors["row/all"], tensors["parameters/all"] = signal.vector.cpu(), broadcast.row.cpu()
+        head = {"clients": [] if isinstance(signal, Updates) else [signal.clients]}
+        name = f"round-{round_:06d}" + (f"-{min(signal.ids, default=0)}" if isinstance(signal, Updates) else "")
+        metadata = {"sparring": json.dumps(head)}
+        write_bytes(self.folder / f"{name}.safetensors", save_tensors(tensors, metadata))
+
+    def captures(self) -> list[Capture]:
+        """Everything that was tapped, in order."""
+        knows = {fact.what for fact in self.built.resolved.sources if isinstance(fact, Knows)}
+        found: list[Capture] = []
+        for path in sorted(self.folder.glob("round-*.safetensors")):
+            try:
+                tensors = load_tensors(path.read_bytes())
+            except Exception as error:
+                raise CheckpointError(f"{path} is corrupt: {error}; run again without --resume") from error
+            round_ = int(path.stem.split("-")[1])
+            names = [key.removeprefix("row/") for key in tensors if key.startswith("row/")]
+            for who in sorted(names, key=lambda name: -1 if name == "all" else int(name)):
+                client = None if who == "all" else int(who)
+                behind = self.behind(round_, client)
+                found.append(
+                    Capture(
+                        round=round_,
+                        client=client,
+                        parameters=tensors[f"parameters/{who}"],
+                        row=tensors[f"row/{who}"],
+                        layout=self.built.layout,
+                        plan=self.built.plan,
+                        count=1 if client is not None else len(self.built.groups[HONEST]),
+                        examples=len(behind),
+                        labels=behind.y if "labels" in knows else None,
+                    )
+                )
+        return found
+
+    def behind(self, round_: int, client: int | None) -> Examples:
+        """The private examples behind a capture: the game's truth, never the attack's."""
+        from sparring.round import sampled
+
+        clients = [client] if client is not None else list(sampled(self.built, round_))
+        parts = [self.built.work.data.clients[c].take(used(self.built, c, round_)) for c in clients]
+        return Examples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
+
+
+def settings(built: Built) -> LocalSettings | None:
+    """How clients train, where the threat model grants it."""
+    return (
+        built.work.settings
+        if any(isinstance(f, Knows) and f.what == "local-settings" for f in built.resolved.sources)
+        else None
+    )
+
+
+def predictor(built: Built, state: State, user: str) -> Callable[[Tensor], Tensor]:
+    """The released model behind the RESPONSE layers."""
+    module = built.trainer.model(state)
+
+    def raw(inputs: Tensor) -> Tensor:
+        return module(inputs)  # type: ignore[no-any-return]
+
+    def answer(inputs: Tensor) -> Tensor:
+        responses = Responses(raw(inputs), inputs, user, raw)
+        for live in built.at(Site.RESPONSE):
+            responses = live.transform(responses, built.setup.at(live.name, live.facts))
+        return responses.outputs
+
+    return answer
+
+
+def budgeted(predict: Callable[[Tensor], Tensor], budget: int | None) -> Callable[[Tensor], Tensor]:
+    """An oracle that answers ``budget`` inputs and then raises `BudgetSpent`."""
+    left = [budget]
+
+    @torch.no_grad()
+    def query(inputs: Tensor) -> Tensor:
+        if left[0] is not None:
+            if len(inputs) > left[0]:
+                raise BudgetSpent(f"the query budget of {budget} inputs has {left[0]} left, and {len(inputs)} were asked")
+            left[0] -= len(inputs)
+        return predict(inputs)
+
+    return query
+
+
+def candidates(built: Built) -> tuple[Examples, Tensor]:
+    """Equal numbers of training and test examples, shuffled, and which are members."""
+    key = built.setup.key.child("game", "membership")
+    inside = [built.work.data.clients[i] for i in built.groups[HONEST]]
+    members = Examples(torch.cat([e.x for e in inside]), torch.cat([e.y for e in inside]))
+    outside = built.data.test
+    count = min(POOL, len(members), len(outside))
+    draw = key.generator()
+    chosen = [e.take(torch.randperm(len(e), generator=draw)[:count]) for e in (members, outside)]
+    order = torch.randperm(2 * count, generator=draw)
+    pool = Examples(torch.cat([e.x for e in chosen]), torch.cat([e.y for e in chosen]))
+    return pool.take(order), order < count
+
+
+def view_of(name: str, built: Built, recorder: Recorder, state: State, layout: Layout) -> View:
+    """The view that an attack is granted, from what its tap recorded and from the released model."""
+    shape = built.data.shape
+    loss = built.work.plans[HONEST].loss
+    if name == "update":
+        return UpdateView(shape, loss, recorder.captures(), settings(built))
+    if name == "aggregate":
+        return AggregateView(shape, loss, recorder.captures(), settings(built))
+    game: Any = built.resolved
+    pool = candidates(built)[0] if any(a.spec.game == "membership" for a in game.attacks) else None
+    x, y = (pool.x, pool.y) if pool else (None, None)
+    predict = predictor(built, state, recorder.attack.label)
+    if name == "model":
+        rounds = (built.resolved.file.federation.rounds - 1,)
+        return ModelView(shape, loss, rounds, (state.row,), layout, built.plan, predict, x, y)
+    if name == "query":
+        budget = built.resolved.file.threat_model.query_budget
+        return QueryView(shape, loss, budgeted(predict, budget), budget, x, y)
+    raise CheckpointError(f"the {name} view needs a trainer that records it; none in this run does")
+
+
+def truth_of(built: Built, recorder: Recorder | None, accuracy: list[float]) -> Truth:
+    """What the games know: the private examples behind each capture, and the model's accuracy."""
+    test = built.data.test.y
+    majority = float(torch.bincount(test.reshape(-1)).max()) / test.numel()
+    examples = {}
+    if recorder is not None and recorder.view in ("update", "aggregate"):
+        examples = {(c.round, c.client): recorder.behind(c.round, c.client) for c in recorder.captures()}
+    member = candidates(built)[1] if any(getattr(a.spec, "game", "") == "membership" for a in built.resolved.attacks) else None
+    return Truth(examples, built.data.train.x.mean(0), accuracy, majority, member)

@@ -1,0 +1,170 @@
+"""What a run leaves behind: the table, the pictures, and everything that the tracking store keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sparring.checkpoint import write_bytes
+from sparring.games import Score, psnr
+from sparring.pictures import PictureRow, contact_sheet
+from sparring.resolve import Resolved
+from sparring.run import Outcome, as_json
+
+if TYPE_CHECKING:
+    from sparring.tracking import Run
+
+COLUMNS = ("cell", "test accuracy", "attack", "result", "epsilon", "claim", "seconds", "MB sent")
+SHOWN_AT_MOST = 8
+
+
+def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
+    """The table, a row for each cell and attack."""
+    found: list[tuple[str, ...]] = []
+    for outcome in outcomes:
+        if outcome.error:
+            found.append((outcome.name, "failed", "", outcome.error.splitlines()[0], "", "", "", ""))
+            continue
+        head = (outcome.name, f"{outcome.accuracy:.1%}" if outcome.accuracy is not None else "")
+        tail = (_epsilon(outcome), _claim(outcome), f"{outcome.seconds:.1f}", f"{(outcome.up + outcome.down) / 1e6:.1f}")
+        attacks = list(outcome.sights) or [""]
+        for k, label in enumerate(attacks):
+            middle = (label, _result(outcome, label) if label else "")
+            found.append((*head, *middle, *tail) if k == 0 else ("", "", *middle, "", "", "", ""))
+    return found
+
+
+def _result(outcome: Outcome, label: str) -> str:
+    score = outcome.scores.get(label)
+    if score is None:
+        return outcome.sights[label]
+    main = score.measures[score.headline]
+    if score.headline == "psnr":
+        ssim = f", SSIM {score.measures['ssim'].value:.2f}" if "ssim" in score.measures else ""
+        return f"PSNR {main.value:.1f} dB (mean image {main.baseline or 0:.1f}){ssim}"
+    if score.headline == "accuracy_under_attack":
+        return f"accuracy under attack {main.value:.1%} (majority class {main.baseline or 0:.1%})"
+    spread = f" [{main.interval[0]:.3f}, {main.interval[1]:.3f}]" if main.interval else ""
+    return f"{score.headline} {main.value:.3f}{spread} (chance {main.baseline})"
+
+
+def _epsilon(outcome: Outcome) -> str:
+    return "; ".join(
+        f"{value:.3g} per {unit} at {outcome.delta:g}, {outcome.accountant}" for unit, value in outcome.epsilon.items()
+    )
+
+
+def _claim(outcome: Outcome) -> str:
+    kinds = [
+        k for k in ("formal", "heuristic") if any(f": {k}:" in line and "withdrawn" not in line for line in outcome.claims)
+    ]
+    return ", ".join(kinds + (["empirical"] if outcome.scores else [])) or "none"
+
+
+def markdown(outcomes: Sequence[Outcome]) -> str:
+    """The table as Markdown, with every cell's claims and notes below it."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+    lines += ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows(outcomes)]
+    for outcome in outcomes:
+        lines += ["", f"**{outcome.name}**", *(f"- {line}" for line in (*outcome.claims, *outcome.notes))]
+        if outcome.error:
+            lines.append(f"- error: {outcome.error}")
+    return "\n".join(lines) + "\n"
+
+
+def log_cell(resolved: Resolved, outcome: Outcome, run: Run) -> None:
+    """Everything of one cell into its run."""
+    run.text("check.txt", resolved.explain())
+    run.json("outcome.json", as_json(outcome))
+    run.json("stack.json", stack(resolved))
+    values: dict[str, float] = {"seconds": outcome.seconds, "bytes_up": outcome.up, "bytes_down": outcome.down}
+    if outcome.accuracy is not None:
+        values["final_accuracy"] = outcome.accuracy
+    values.update({f"epsilon_{unit}": value for unit, value in outcome.epsilon.items()})
+    for label, score in outcome.scores.items():
+        for name, measure in score.measures.items():
+            values[f"{label}/{name}"] = measure.value
+            if measure.baseline is not None:
+                values[f"{label}/{name}_baseline"] = measure.baseline
+    for name, cost in outcome.costs.items():
+        values[f"cost/{name}/seconds"] = cost.seconds
+    run.metrics(outcome.history[-1][0] if outcome.history else 0, values)
+
+
+def stack(resolved: Resolved) -> dict[str, Any]:
+    """The resolved composition: who, in which version, with which options and facts."""
+    parts = {
+        "dataset": [resolved.dataset],
+        "model": [resolved.model],
+        "attacks": resolved.attacks,
+        "defences": resolved.defences,
+        "aggregator": [resolved.aggregator] if resolved.aggregator else [],
+        "trainer": [resolved.trainer] if resolved.trainer else [],
+    }
+    steps = [
+        {
+            "name": s.name,
+            "site": s.site.label,
+            "gives": list(map(str, s.signature.gives)),
+            "needs": list(map(str, s.signature.needs)),
+        }
+        for s in resolved.report.steps
+    ]
+    named = {kind: [chosen.identity for chosen in found] for kind, found in parts.items()}
+    start = {str(fact): source for fact, source in resolved.sources.items()}
+    return {**named, "steps": steps, "start": start, "identity": resolved.identity, "torch": torch.__version__}
+
+
+def publish(outcomes: Sequence[Outcome], folder: Path, run: Run) -> tuple[Path, ...]:
+    """The whole table and the pictures, beside the run and in its tracking store."""
+    text = markdown(outcomes)
+    write_bytes(folder / "table.md", text.encode())
+    run.text("table.md", text)
+    run.json("table.json", [dict(zip(COLUMNS, row, strict=True)) for row in rows(outcomes)])
+    pictures = []
+    labels = {label for outcome in outcomes for label, score in outcome.scores.items() if score.pairs}
+    for label in sorted(labels):
+        path = folder / "pictures" / f"{label}.png"
+        sheet = [*_sheet(label, outcomes)]
+        if sheet:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pictures.append(contact_sheet(sheet, path))
+            run.file(path, "pictures")
+    return tuple(pictures)
+
+
+def _sheet(label: str, outcomes: Sequence[Outcome]) -> list[PictureRow]:
+    """Originals, then one row a stack, then the baselines: what can be seen without the update."""
+    scored = [o for o in outcomes if label in o.scores and o.scores[label].pairs]
+    originals = [original for original, _ in scored[0].scores[label].pairs][:SHOWN_AT_MOST]
+    if not originals or originals[0].dim() != 3:
+        return []
+    sheet = [PictureRow("original", originals, [""] * len(originals))]
+    for outcome in outcomes:
+        if label not in outcome.sights:
+            continue
+        score = outcome.scores.get(label)
+        if score is None:
+            sheet.append(PictureRow(outcome.name, [], [outcome.sights[label].split(":")[0]]))
+        else:
+            sheet.append(_reconstructions(outcome.name, score, originals))
+    grey = [torch.full_like(x, 0.5) for x in originals]
+    sheet.append(PictureRow("grey image", grey, _captions(grey, originals)))
+    mean = scored[0].scores[label].mean
+    if mean is not None:
+        sheet.append(PictureRow("mean image", [mean] * len(originals), _captions([mean] * len(originals), originals)))
+    return sheet
+
+
+def _reconstructions(name: str, score: Score, originals: Sequence[Tensor]) -> PictureRow:
+    found = [x for _, x in score.pairs][: len(originals)]
+    own = [original for original, _ in score.pairs][: len(originals)]
+    return PictureRow(name, found, _captions(found, own))
+
+
+def _captions(images: Sequence[Tensor], originals: Sequence[Tensor]) -> list[str]:
+    return [f"{psnr(x, original):.1f} dB" for x, original in zip(images, originals, strict=True)]
