@@ -27,16 +27,20 @@ PATIENCE = 8.0
 
 def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
     """A client of the store at ``uri`` and the experiment's id, created where absent; `TrackingError` within ten seconds."""
-    with store(uri, f"open experiment '{experiment}'"), _impatient():
+    with store(uri, f"open experiment '{experiment}'"):
         from mlflow.tracking import MlflowClient
 
         db = database(uri)
         if db is None:
-            return _within(PATIENCE, lambda: _experiment(MlflowClient(tracking_uri=uri), experiment, None))
+            # MLflow's own retries take minutes.
+            with _environment(MLFLOW_HTTP_REQUEST_MAX_RETRIES="0", MLFLOW_HTTP_REQUEST_TIMEOUT="7"):
+                return _within(PATIENCE, lambda: _experiment(MlflowClient(tracking_uri=uri), experiment, None))
         if not db.exists():
             _create(db)
         _probe(db)
-        return _experiment(MlflowClient(tracking_uri=uri), experiment, _artefacts(db))
+        # A pooled connection would go on writing to a file that the user deleted and this process made anew.
+        with _environment(MLFLOW_SQLALCHEMYSTORE_POOLCLASS="NullPool"):
+            return _experiment(MlflowClient(tracking_uri=uri), experiment, _artefacts(db))
 
 
 @contextlib.contextmanager
@@ -57,14 +61,25 @@ def store(uri: str, doing: str) -> Iterator[None]:
         except TrackingError:
             raise
         except Exception as error:
-            reason = next(iter(masked_text(str(error)).strip().splitlines()), "") or type(error).__name__
             fix = "start the server, or unset MLFLOW_TRACKING_URI and tracking.uri to use SQLite beside the run"
             if (db := database(uri)) is not None:
-                fix = f"check that {db.parent} is writable and its disk is not full, or set tracking.uri"
-            raise TrackingError(f"tracking store {masked_text(uri)} cannot {doing}: {reason[:300]}; {fix}") from error
+                fix = f"check that {db} can be written and its disk is not full, or set tracking.uri"
+            if isinstance(error, ModuleNotFoundError):
+                fix = f"pip install {error.name}"
+            raise TrackingError(f"tracking store {masked_text(uri)} cannot {doing}: {_reason(error)}; {fix}") from error
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what was at the bottom of an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first = next(iter(masked_text(str(error)).strip().splitlines()), "") or type(error).__name__
+    if caused := re.search(r"\(Caused by \w+\([\"'](.*)[\"']\)", first):
+        first = caused[1]
+    return first[:300]
 
 
 def database(uri: str) -> Path | None:
@@ -153,9 +168,7 @@ def _probe(db: Path) -> None:
 
 
 @contextlib.contextmanager
-def _impatient() -> Iterator[None]:
-    """No retries while a store is opened: MLflow's own would take minutes."""
-    wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "7"}
+def _environment(**wanted: str) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

@@ -36,6 +36,7 @@ class Wire:
     gone: set[int] = field(default_factory=set)
     messages: list[Message] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
+    mail: dict[str, list[object]] = field(default_factory=dict, repr=False)
 
     def up(self, stage: str, sizes: Mapping[int, int]) -> tuple[int, ...]:
         """Clients send messages of ``sizes`` bytes; returns the ids whose message arrived, in order."""
@@ -52,6 +53,14 @@ class Wire:
         """The server sends messages of ``sizes`` bytes to clients."""
         for client, size in sizes.items():
             self._record(SERVER, f"client-{client}", stage, size)
+
+    def post(self, stage: str, payload: object) -> None:
+        """One half of a protocol leaves ``payload`` for its other half; it lasts for this round, and no view shows it."""
+        self.mail.setdefault(stage, []).append(payload)
+
+    def collect(self, stage: str) -> tuple[object, ...]:
+        """Everything that was posted for ``stage`` in this round, in order, once."""
+        return tuple(self.mail.pop(stage, ()))
 
     def _record(self, sender: str, receiver: str, stage: str, size: int) -> None:
         seconds = time.perf_counter() - self.started

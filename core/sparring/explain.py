@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from sparring.checker import Disorder, Missing, Report, walk
 from sparring.facts import Controls, Exposure, Fact, Hardware, Knows, PublicData, Readable
 from sparring.signature import Clause, Step
-from sparring.sites import Site
 
 DEAD_ENDS_AT_MOST = 1000
 
@@ -134,4 +133,4 @@ def ordered(report: Report) -> tuple[Step, ...] | None:
     return None if report.ok else extend((), tuple(ranked))
 
 
-__all__ = ["Known", "Site", "explain", "ordered"]
+__all__ = ["Known", "explain", "ordered"]

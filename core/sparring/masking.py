@@ -14,8 +14,8 @@ MASK = "***"
 SECRET = r"(?:token|secret|password|passwd|api[_-]?key)s?(?![a-z])"
 _KEY = re.compile(SECRET, re.IGNORECASE)
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
-_QUOTED = re.compile(rf"([\w-]*{SECRET}[\"']?\s*[:=]\s*)([\"'])(?:(?!\2)[^\n])*\2", re.IGNORECASE)
-_BARE = re.compile(rf"([\w-]*{SECRET}[\"']?(?:\s*=\s*|\s*:[ \t]+))[^\s,;&\"'{{}}\[\]|>][^\n,;&\"'{{}}\[\]]*", re.IGNORECASE)
+_QUOTED = re.compile(rf"({SECRET}[\"']?\s*[:=]\s*)([\"'])(?:(?!\2)[^\n])*\2", re.IGNORECASE)
+_BARE = re.compile(rf"({SECRET}[\"']?(?:\s*=\s*|\s*:[ \t]+))[^\s,;&\"'{{}}\[\]|>][^\n,;&\"'{{}}\[\]]*", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"[^\w\-. /]" if os.name == "nt" else r"[^\w\-. :/]")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,8 @@ from sparring.specs import AttackSpec
 
 EVENTS: dict[str, type[Event]] = {"GaussianEvent": GaussianEvent, "LaplaceEvent": LaplaceEvent}
 EVALUATED_AT_ONCE = 1000
+SMALL = 1 << 20
+"""Parameters up to which the server's vector operations run on one thread."""
 
 
 class Log(Protocol):
@@ -92,7 +95,8 @@ def run_cell(built: Built, name: str, folder: Path, log: Log, resume: bool) -> O
 
     try:
         for index in range(done, rounds):
-            state = play(built, plan, state, index, books, tap)
+            with server_threads(built):
+                state = play(built, plan, state, index, books, tap)
             if (index + 1) % built.resolved.file.federation.evaluate_every == 0 or index + 1 == rounds:
                 score, loss = evaluate(built, state)
                 outcome.history.append((index, score, loss))
@@ -109,6 +113,18 @@ def run_cell(built: Built, name: str, folder: Path, log: Log, resume: bool) -> O
     _attacks(built, state, recorders, outcome)
     outcome.seconds = spent + time.perf_counter() - begun
     return outcome
+
+
+@contextlib.contextmanager
+def server_threads(built: Built) -> Iterator[None]:
+    """One thread for a server whose vectors are small while worker processes hold the cores: barriers would cost more."""
+    before = torch.get_num_threads()
+    if built.strategy.name == "workers" and built.layout.size < SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def evaluate(built: Built, state: State) -> tuple[float, float]:
@@ -141,7 +157,7 @@ def _stateful(built: Built) -> dict[str, Stateful]:
 
 
 def _tree(built: Built, state: State, books: Books, outcome: Outcome, seconds: float) -> dict[str, Any]:
-    counts = {key: value for key, value in asdict(books).items() if isinstance(value, int)}
+    counts = {key: value for key, value in vars(books).items() if isinstance(value, int)}
     return {
         "row": state.row,
         "extras": dict(state.extras),

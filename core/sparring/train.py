@@ -143,7 +143,7 @@ class Learner:
         flat.load(broadcast.row)
         if work.buffers is not None:
             load_buffers(flat.module, work.buffers[client_id])
-        torch.manual_seed(work.key.child("round", round_, "layer", "model", "client", client_id).number())
+        torch.default_generator.manual_seed(work.key.child("round", round_, "layer", "model", "client", client_id).number())
         sgd = settings.algorithm == "fedsgd"
         lr, momentum, decay = (1.0, 0.0, 0.0) if sgd else (settings.lr, settings.momentum, settings.weight_decay)
         velocity = torch.zeros_like(flat.flat) if momentum else None
