@@ -4,6 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PLUGINS := $(sort $(dir $(wildcard plugins/*/*/pyproject.toml)))
+empty  :=
+space  := $(empty) $(empty)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 .PHONY: venv demo test slow lint types packaging bench clean
@@ -31,7 +33,7 @@ lint: venv
 	$(BIN)/lint-imports
 
 types: venv
-	$(BIN)/mypy core tests $(foreach p,$(PLUGINS),$(wildcard $(p)sparring_*))
+	MYPYPATH=core:$(subst $(space),:,$(PLUGINS)) $(BIN)/mypy core tests $(foreach p,$(PLUGINS),$(wildcard $(p)sparring_*))
 
 packaging: venv
 	$(BIN)/python -m pytest -q -m packaging

@@ -11,18 +11,35 @@ from torch import Tensor
 from sparring.layout import Layout
 
 CHUNK = 1 << 16
+REFERENCES_AT_MOST = 2
+FAR = 1e4
+"""Squared distance from the reference, in median squared distances, beyond which another reference is taken."""
 
 
 def centred_gram(rows: Tensor) -> Tensor:
-    """Gram matrix [n, n] of the rows minus their first row, accumulated in float64 over column chunks.
+    """Gram matrix [n, n] of the rows minus a reference row, accumulated in float64 over column chunks.
 
-    Subtracting a reference row keeps distances between near-identical rows exact: they would cancel otherwise.
+    Subtracting a reference keeps distances between near-identical rows exact: they would cancel otherwise. The first row
+    serves unless it lies far from the crowd, as a row of an attacker may; then the row with the least median distance does,
+    in float64 throughout.
     """
+    gram = _gram(rows, 0, rows.dtype)
+    for _ in range(REFERENCES_AT_MOST):
+        square = gram.diagonal()
+        spread = (square[:, None] + square[None, :] - 2 * gram).nan_to_num(torch.inf).median(dim=1).values
+        best = int(spread.argmin())
+        if bool(torch.isfinite(gram).all()) and not bool(square[best] > FAR * spread[best].clamp(min=0)):
+            break
+        gram = _gram(rows, best, torch.float64)
+    return gram
+
+
+def _gram(rows: Tensor, reference: int, dtype: torch.dtype) -> Tensor:
     n, d = rows.shape
     gram = torch.zeros(n, n, dtype=torch.float64, device=rows.device)
     for at in range(0, d, CHUNK):
-        block = rows[:, at : at + CHUNK]
-        block = block - block[:1]
+        block = rows[:, at : at + CHUNK].to(dtype)
+        block = block - block[reference : reference + 1]
         gram += (block @ block.T).double()
     return gram
 
@@ -57,7 +74,7 @@ class Cohort:
 
     @cached_property
     def gram(self) -> Tensor:
-        """Gram matrix [m, m], float64, of the rows relative to the first base row (mixes must be affine: rows sum to 1)."""
+        """Gram matrix [m, m], float64, of the rows relative to a base row (mixes must be affine: rows sum to 1)."""
         if self.mix is None:
             return self.base_gram
         mix = self.mix.double()

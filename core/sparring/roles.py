@@ -137,6 +137,10 @@ class PassiveAttack(ABC, Generic[V]):
         argument = _argument(cls, PassiveAttack)
         union = isinstance(argument, types.UnionType) or get_origin(argument) is Union
         cls.views = get_args(argument) if union else (argument,)
+        if not set(cls.views) <= set(VIEW_NAMES.values()):
+            raise TypeError(
+                f"{cls.__name__}: {argument!r} is no view; one of {', '.join(v.__name__ for v in VIEW_NAMES.values())}"
+            )
 
     @abstractmethod
     def attack_observe(self, view: V, ctx: Setup) -> Finding | None:

@@ -1,0 +1,136 @@
+"""Small inputs for tests of plugins: updates, contexts, clients' data, a smooth model, and a victim of reconstruction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from sparring.context import Round, Setup, Wire
+from sparring.facts import Fact
+from sparring.keys import Key
+from sparring.layout import Layout
+from sparring.local import cross_entropy
+from sparring.signals import ClientData, DataShape, Examples, ModelPlan, Updates
+from sparring.views import Capture, LocalSettings, UpdateView
+
+IDS = (3, 11, 4, 29, 0, 17)
+"""Clients of the tests: neither sorted nor contiguous, so that a position is never mistaken for an id."""
+SHAPE = DataShape((1, 8, 8), 4)
+
+
+def make_layout(size: int) -> Layout:
+    """A layout of one parameter with ``size`` numbers."""
+    return Layout.build([("weight", (size,), "parameter")])
+
+
+def make_updates(
+    n: int = len(IDS), size: int = 96, *, layout: Layout | None = None, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Updates:
+    """Rows [n, d] with entries of about .1 around a common direction, and weights 10, 13, 16, ..."""
+    layout = layout or make_layout(size)
+    generator = torch.Generator().manual_seed(seed)
+    common = torch.randn(layout.size, generator=generator, dtype=torch.float64)
+    rows = 0.05 * common + 0.1 * torch.randn(n, layout.size, generator=generator, dtype=torch.float64)
+    ids = IDS[:n] if n <= len(IDS) else tuple(range(2, 2 * n + 2, 2))
+    return Updates(rows.to(dtype), layout, ids, 10 + 3 * torch.arange(n, dtype=dtype))
+
+
+def make_round(
+    layer: str = "layer",
+    facts: tuple[Fact, ...] = (),
+    *,
+    index: int = 0,
+    seed: int = 0,
+    cohort: Sequence[int] = IDS,
+    lost: Callable[[str, int], bool] = lambda stage, client: False,
+) -> Round:
+    """The context of a layer in round ``index`` of 10; ``lost(stage, client)``: messages that never arrive."""
+    return Round(index, 10, Key(seed), Wire(index, lost), layer, facts=facts, cohort=tuple(cohort))
+
+
+class Tiny(nn.Sequential):
+    """A smooth perceptron 64 - 16 - 4 whose weights are always the same."""
+
+    def __init__(self, hidden: int = 16) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, hidden), nn.Tanh(), nn.Linear(hidden, SHAPE.classes))
+        generator = torch.Generator().manual_seed(5)
+        with torch.no_grad():
+            for p in self.parameters():
+                p.copy_(torch.randn(p.shape, generator=generator) * 0.3)
+
+
+def tiny_plan() -> ModelPlan:
+    """The plan of `Tiny`."""
+    return ModelPlan(Tiny, SHAPE)
+
+
+def tiny_data(clients: int = 3, size: int = 24, *, seed: int = 0) -> ClientData:
+    """``size`` random images and labels for each client."""
+    generator = torch.Generator().manual_seed(seed)
+    held = {
+        client: Examples(
+            torch.rand(size, *SHAPE.inputs, generator=generator), torch.randint(SHAPE.classes, (size,), generator=generator)
+        )
+        for client in sorted(IDS[:clients])
+    }
+    return ClientData(held, SHAPE)
+
+
+@dataclass(frozen=True)
+class Victim:
+    """Undefended FedSGD updates, one image each: the ``view`` of the server, and the ``images`` [m, 1, 8, 8] behind it.
+
+    ``mean``: the mean of images like these.
+    """
+
+    view: UpdateView
+    images: Tensor
+    mean: Tensor
+
+    def drowned(self, seed: int = 0) -> Victim:
+        """The same victim with updates replaced by noise of the same norm."""
+        generator = torch.Generator().manual_seed(seed)
+        captures = []
+        for capture in self.view.captures:
+            noise = torch.randn(capture.row.shape, generator=generator)
+            captures.append(replace(capture, row=noise * (capture.row.norm() / noise.norm())))
+        return replace(self, view=replace(self.view, captures=captures))
+
+
+def tiny_victim(images: int = 2, *, seed: int = 0, labels: bool = True, settings: bool = True) -> Victim:
+    """Clients with one smooth image each, whose gradients of `Tiny` an honest-but-curious server reads.
+
+    ``labels``, ``settings``: whether these are granted.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x = smooth(images, generator)
+    y = torch.arange(images) % SHAPE.classes
+    plan = tiny_plan()
+    module = plan.factory()
+    layout = Layout.of(module)
+    captures = []
+    for k in range(images):
+        module.zero_grad()
+        torch.nn.functional.cross_entropy(module(x[k : k + 1]), y[k : k + 1]).backward()
+        row = -torch.cat([p.grad.reshape(-1) for p in module.parameters() if p.grad is not None])
+        granted = y[k : k + 1] if labels else None
+        captures.append(Capture(0, IDS[k], layout.row(module), row, layout, plan, labels=granted))
+    known = LocalSettings("fedsgd", 1.0, 0.0, 0.0, None, 1, None) if settings else None
+    return Victim(UpdateView(SHAPE, cross_entropy, captures, known), x, smooth(64, generator).mean(0))
+
+
+def smooth(n: int, generator: torch.Generator) -> Tensor:
+    """Images [n, 1, 8, 8] in [0, 1] of a few low frequencies."""
+    axis = torch.arange(8) / 8
+    waves = torch.stack([torch.cos(math.pi * k * axis) for k in range(4)])
+    grid = torch.einsum("ai,bj->abij", waves, waves)
+    return torch.sigmoid(2 * torch.einsum("nab,abij->nij", torch.randn(n, 4, 4, generator=generator), grid)).unsqueeze(1)
+
+
+def make_setup(layer: str = "layer", facts: tuple[Fact, ...] = (), *, seed: int = 0) -> Setup:
+    """The context of what runs once."""
+    return Setup(Key(seed), layer, facts)
