@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +14,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from sparring.errors import CheckpointError
+from sparring.files import write_bytes
 
 FORMAT = 1
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a full disk or an unwritable folder into an error that names the path."""
-    try:
-        yield
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another folder with --into"
-        ) from error
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that it is either the old or the new one, whenever the process stops."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        try:
-            with part.open("wb") as file:
-                file.write(data)
-            part.replace(path)
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
 
 
 def save(folder: Path, identity: str, round_: int, state: Mapping[str, Any]) -> None:

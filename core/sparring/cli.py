@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+PIPED_WIDTH = 150
 FileArgument = Annotated[Path, typer.Argument(help="an experiment file", show_default=False)]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="override an option: key.path=value; repeatable")]
 
@@ -173,10 +175,12 @@ def _print_results(results: Results) -> None:
 
     from sparring.report import COLUMNS, rows
 
-    table = Table(*COLUMNS, title=results.name)
+    table = Table(title=results.name)
+    for column in COLUMNS:
+        table.add_column(column, overflow="fold")
     for row in rows(results.outcomes):
         table.add_row(*row)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
     console.print(table)
     for outcome in results.outcomes:
         for note in [*([outcome.error] if outcome.error else []), *outcome.notes]:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sparring.errors import CompositionError, ConfigError, EffectError, NumericalError
+from sparring.files import write_bytes
 from sparring.resolve import Resolved, resolve
 from sparring.schema import File, validated
 
 if TYPE_CHECKING:
     from sparring.run import Outcome
+    from sparring.tracking import Run, Tracker
 
 Progress = Callable[[str, float], None]
 
@@ -127,11 +129,12 @@ class Experiment:
         if not resume and place.exists():
             shutil.rmtree(place / "cells", ignore_errors=True)
         tracker = Tracker.open(self.file.tracking.uri, self.file.tracking.experiment, place)
-        parent = tracker.start(self.name, None, {"sparring.kind": "experiment"}, self.file.model_dump(mode="json"))
+        runs = _Runs(tracker, place / "tracking.json", resume)
+        parent = runs.open(self.name, None, self.file)
         outcomes = []
         try:
             for name, cell in resolved.items():
-                run = parent if len(resolved) == 1 else tracker.start(name, parent.id, {"sparring.kind": "cell"}, _params(cell))
+                run = parent if len(resolved) == 1 else runs.open(name, parent.id, cell.file)
                 outcomes.append(_cell(cell, name, place / "cells" / slug(name), run, resume, strict, progress))
                 if run is not parent:
                     run.finish("FAILED" if outcomes[-1].error else "FINISHED")
@@ -143,9 +146,8 @@ class Experiment:
         return Results(self.name, tuple(outcomes), place, pictures, tracker.ui_command())
 
 
-def _cell(cell: Resolved, name: str, folder: Path, run: Any, resume: bool, strict: bool, progress: Progress) -> Outcome:
+def _cell(cell: Resolved, name: str, folder: Path, run: Run, resume: bool, strict: bool, progress: Progress) -> Outcome:
     from sparring.build import build
-    from sparring.checkpoint import write_bytes
     from sparring.report import log_cell
     from sparring.run import Outcome, as_json, run_cell
     from sparring.run import strict as check_strict
@@ -162,8 +164,22 @@ def _cell(cell: Resolved, name: str, folder: Path, run: Any, resume: bool, stric
     return outcome
 
 
-def _params(cell: Resolved) -> dict[str, Any]:
-    return cell.file.model_dump(mode="json", exclude={"cells"})
+class _Runs:
+    """The tracking runs of an experiment, remembered beside its results so that a resumed experiment goes on in them."""
+
+    def __init__(self, tracker: Tracker, path: Path, resume: bool) -> None:
+        self.tracker, self.path = tracker, path
+        self.known: dict[str, str] = json.loads(path.read_text()) if resume and path.exists() else {}
+
+    def open(self, name: str, parent: str | None, file: File) -> Run:
+        key = "" if parent is None else name
+        if key in self.known:
+            return self.tracker.resume(self.known[key])
+        kind = {"sparring.kind": "experiment" if parent is None else "cell"}
+        run = self.tracker.start(name, parent, kind, file.model_dump(mode="json"))
+        self.known[key] = run.id
+        write_bytes(self.path, json.dumps(self.known).encode())
+        return run
 
 
 def slug(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +12,7 @@ from sparring.facts import Controls, Exposure, Fact, Hardware, Knows, PublicData
 from sparring.signature import Clause, Step
 
 DEAD_ENDS_AT_MOST = 1000
+WIDTH = 132
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ def _table(report: Report, sources: Mapping[Fact, str]) -> Iterable[str]:
     for fact in report.start:
         by_source.setdefault(sources.get(fact, "start"), []).append(str(fact))
     for source, facts in by_source.items():
-        yield f"      {'start':16} {source:18} {', '.join(sorted(facts))}"
+        head = f"      {'start':16} {source:18} "
+        yield textwrap.fill(", ".join(sorted(facts)), WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
     wrong = {m.step for m in report.missing if not m.waiver} | {d.step for d in report.disorders}
     width = max((len(step.name) for step in report.steps), default=0)
     for i, step in enumerate(report.steps):
@@ -59,7 +63,9 @@ def _table(report: Report, sources: Mapping[Fact, str]) -> Iterable[str]:
         notes += [f"-{before[key].fact}" for key in before if key not in after]
         notes += [f"needs {_any(m.clause)}" for m in report.missing if m.step == i]
         mark = "-->" if i in wrong else "   "
-        yield f"{mark}{i:2} {step.site.label:16} {step.name:{max(width, 18)}} {'  '.join(notes)}".rstrip()
+        head = f"{mark}{i:2} {step.site.label:16} {step.name:{max(width, 18)}} "
+        indent = " " * len(head)
+        yield textwrap.fill(", ".join(notes), WIDTH, initial_indent=head, subsequent_indent=indent) or head.rstrip()
 
 
 def _sentence(report: Report, fault: Missing | Disorder) -> str:
@@ -99,7 +105,7 @@ def _assumptions(fault: Missing) -> Iterable[str]:
 
 
 def _givers(report: Report, fault: Missing, known: Sequence[Known]) -> Iterable[str]:
-    present = {step.name for step in report.steps}
+    present = {re.split("[/#]", step.name)[0] for step in report.steps}
     for layer in known:
         what = next((given for given in layer.gives for need in fault.clause if given.meet(need)), None)
         if what is None or layer.name in present:

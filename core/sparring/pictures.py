@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ CELL, MARGIN, GAP, LABEL, TEXT = 112, 20, 12, 200, 15
 """Pixels: least height and width of an image, edge of the sheet, space between cells, width of labels, size of the font."""
 INK, FAINT, RULE = (24, 24, 28), (104, 106, 114), (208, 210, 216)
 PAPER, BLANK, HATCH = (255, 255, 255), (236, 237, 240), (214, 216, 222)
+
+SPELT = {"ε": "epsilon", "δ": "delta", "σ": "sigma", "×": "x", "≥": ">=", "≤": "<=", "≫": ">>", "±": "+-", "∞": "inf", "–": "-"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ def contact_sheet(rows: Sequence[PictureRow], path: Path, scale: int | None = No
     scale = scale or max(1, round(CELL / max(height, width)))
     height, width = max(height * scale, CELL // 2), max(width * scale, CELL // 2)
     font = ImageFont.load_default(TEXT)
+    captions = [[_legible(text) for text in row.captions] for row in rows]
+    width = max([width, *(round(font.getlength(text)) for row in captions for text in row)])
     labels = [_wrapped(row.label, font) for row in rows]
     line = TEXT + 5
     heights = [
@@ -64,14 +69,14 @@ def contact_sheet(rows: Sequence[PictureRow], path: Path, scale: int | None = No
             left = MARGIN + LABEL + GAP + column * (width + GAP)
             image = images[column] if column < len(images) else None
             if image is None:
-                sheet.paste(_absent(width, height, row.absent, font), (left, top))
+                sheet.paste(_absent(width, height, _legible(row.absent), font), (left, top))
             else:
                 big = Image.fromarray(image.repeat(scale, axis=0).repeat(scale, axis=1))
                 at = left + (width - big.width) // 2, top + (height - big.height) // 2
                 sheet.paste(big, at)
                 draw.rectangle((at[0] - 1, at[1] - 1, at[0] + big.width, at[1] + big.height), outline=RULE)
-            if column < len(row.captions):
-                draw.text((left + width / 2, top + height + 6), row.captions[column], FAINT, font, anchor="ma")
+            if column < len(captions[k]):
+                draw.text((left + width / 2, top + height + 6), captions[k][column], FAINT, font, anchor="ma")
         top += heights[k] + GAP
         if k == 0 and len(rows) > 1:
             draw.line((MARGIN, top, size[0] - MARGIN, top), RULE, 1)
@@ -106,12 +111,24 @@ def _absent(width: int, height: int, text: str, font: ImageFont.ImageFont | Imag
     return cell
 
 
+def _legible(text: str) -> str:
+    """``text`` in the characters of the bundled font, which has ASCII alone."""
+    spelt = text.translate({ord(sign): word for sign, word in SPELT.items()})
+    return unicodedata.normalize("NFKD", spelt).encode("ascii", "ignore").decode()
+
+
 def _wrapped(label: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> list[str]:
-    """``label`` broken between words to the width of the labels."""
-    lines: list[str] = []
-    for word in label.split():
-        if lines and font.getlength(f"{lines[-1]} {word}") <= LABEL:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines or [""]
+    """``label`` broken to the width of the labels, between words where it can be."""
+    lines = [""]
+    for word in _legible(label).split():
+        joined = f"{lines[-1]} {word}".strip()
+        if font.getlength(joined) <= LABEL:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        for letter in word:
+            if font.getlength(lines[-1] + letter) > LABEL:
+                lines.append("")
+            lines[-1] += letter
+    return lines

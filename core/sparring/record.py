@@ -14,9 +14,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from sparring.build import HONEST, Built, LiveAttack
-from sparring.checkpoint import write_bytes
 from sparring.errors import BudgetSpent, CheckpointError
 from sparring.facts import Knows
+from sparring.files import write_bytes
 from sparring.games import Truth
 from sparring.layout import Layout
 from sparring.signals import Broadcast, Examples, Release, Responses, State, Updates

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sparring.checkpoint import write_bytes
+from sparring.files import write_bytes
 from sparring.games import Score, psnr
 from sparring.pictures import PictureRow, contact_sheet
 from sparring.resolve import Resolved
@@ -45,9 +45,9 @@ def _result(outcome: Outcome, label: str) -> str:
     main = score.measures[score.headline]
     if score.headline == "psnr":
         ssim = f", SSIM {score.measures['ssim'].value:.2f}" if "ssim" in score.measures else ""
-        return f"PSNR {main.value:.1f} dB (mean image {main.baseline or 0:.1f}){ssim}"
+        return f"PSNR {main.value:.1f} dB{ssim} (mean image {main.baseline or 0:.1f} dB)"
     if score.headline == "accuracy_under_attack":
-        return f"accuracy under attack {main.value:.1%} (majority class {main.baseline or 0:.1%})"
+        return f"accuracy {main.value:.1%} (majority class {main.baseline or 0:.1%})"
     spread = f" [{main.interval[0]:.3f}, {main.interval[1]:.3f}]" if main.interval else ""
     return f"{score.headline} {main.value:.3f}{spread} (chance {main.baseline})"
 
@@ -149,7 +149,7 @@ def _sheet(label: str, outcomes: Sequence[Outcome]) -> list[PictureRow]:
             continue
         score = outcome.scores.get(label)
         if score is None:
-            sheet.append(PictureRow(outcome.name, [], [outcome.sights[label].split(":")[0]]))
+            sheet.append(PictureRow(outcome.name, absent=outcome.sights[label].split(":")[0]))
         else:
             sheet.append(_reconstructions(outcome.name, score, originals))
     grey = [torch.full_like(x, 0.5) for x in originals]

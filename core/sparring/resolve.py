@@ -235,25 +235,31 @@ def _arrange(
         if isinstance(chosen.spec, AggregatorSpec):
             own = [Step(chosen.label, Site.AGGREGATE, chosen.spec.facts(chosen.config))]
         elif isinstance(chosen.spec, HostSpec):
-            own = [Step(chosen.label, Site.COHORT, chosen.spec.facts(chosen.config))]
+            own = [Step(chosen.label, Site.UPDATE, chosen.spec.facts(chosen.config))]
         exits.append((max(step.site for step in own if step.site is not Site.OPEN), chosen))
         steps += own
-    steps.append(Step(trainer.label if trainer else DEFAULT_TRAINER, Site.TRAINER, _training(trainer, file)))
+    given = [Step(trainer.label if trainer else DEFAULT_TRAINER, Site.TRAINER, _training(trainer, file))]
     if not rules:
-        steps.append(Step(DEFAULT_RULE, Site.AGGREGATE, MEAN))
+        given.append(Step(DEFAULT_RULE, Site.AGGREGATE, MEAN))
     if any(later[0] < earlier[0] for earlier, later in itertools.pairwise(exits)):
-        ordered = [s for s in steps if s.site is not Site.OPEN]
-        return [s for s in ordered if s.name not in (DEFAULT_TRAINER, DEFAULT_RULE)]
+        return _unsorted(steps, given)
+    steps += given
     opens = [step for step in steps if step.site is Site.OPEN]
     ordered = sorted((step for step in steps if step.site is not Site.OPEN), key=lambda step: step.site)
     at = next(k for k, step in enumerate(ordered) if step.site is Site.AGGREGATE) + 1
     return [*ordered[:at], *reversed(opens), *ordered[at:]]
 
 
-MEAN = Signature(
-    needs=(Summable(),),
-    keeps=ALL,
-)
+def _unsorted(steps: Sequence[Step], given: Sequence[Step]) -> list[Step]:
+    """The file's own order, which the walk will refuse, with what core adds just before the first step that comes after it."""
+    placed = [step for step in steps if step.site is not Site.OPEN]
+    for step in given:
+        at = next((k for k, other in enumerate(placed) if other.site > step.site), len(placed))
+        placed.insert(at, step)
+    return placed
+
+
+MEAN = Signature(needs=(Summable(),), keeps=ALL)
 """The weighted mean reads no single update; it keeps what it is given."""
 
 
