@@ -23,7 +23,7 @@ def centred_gram(rows: Tensor) -> Tensor:
     serves unless it lies far from the crowd, as a row of an attacker may; then the row with the least median distance does,
     in float64 throughout.
     """
-    gram = _gram(rows, 0, rows.dtype)
+    gram = _gram(rows, 0, torch.promote_types(rows.dtype, torch.float32))
     for _ in range(REFERENCES_AT_MOST):
         square = gram.diagonal()
         spread = (square[:, None] + square[None, :] - 2 * gram).nan_to_num(torch.inf).median(dim=1).values

@@ -12,7 +12,9 @@ from sparring.signals import Examples
 
 
 def partition(examples: Examples, clients: int, how: Partition, key: Key) -> dict[int, Tensor]:
-    """Disjoint index tensors, one a client; every kind but ``group`` and ``classes`` uses every example.
+    """Disjoint index tensors, one a client, none empty.
+
+    Every example is used, unless ``sizes`` names every client's, or ``classes`` leaves a class without a holder.
 
     Raises `ConfigError` where the data cannot be split so.
     """
@@ -43,7 +45,7 @@ def _classes(examples: Examples, how: Partition) -> Tensor:
 def _sizes(how: Partition, n: int, clients: int, key: Key) -> list[int]:
     if how.sizes is None:
         return _whole(_dirichlet_shares(1, clients, how.alpha, key)[0], n, least=1)
-    if len(how.sizes) > clients or min(how.sizes) < 1:
+    if len(how.sizes) > clients or min(how.sizes, default=1) < 1:
         raise ConfigError(f"dataset.partition.sizes is {how.sizes}: at most {clients} sizes, each at least 1")
     rest, others = n - sum(how.sizes), clients - len(how.sizes)
     if rest < others or (others == 0 and rest < 0):
@@ -87,16 +89,23 @@ def _dirichlet(y: Tensor, order: Tensor, clients: int, alpha: float, key: Key) -
 
 
 def _by_class(y: Tensor, order: Tensor, clients: int, per_client: int) -> list[Tensor]:
-    classes = int(y.max()) + 1
-    holders: list[list[int]] = [[] for _ in range(classes)]
+    classes = y.unique()
+    holders: list[list[int]] = [[] for _ in classes]
     for k in range(clients):
-        for j in range(min(per_client, classes)):
-            holders[(k * per_client + j) % classes].append(k)
+        for j in range(min(per_client, len(classes))):
+            holders[(k * per_client + j) % len(classes)].append(k)
     parts: list[list[Tensor]] = [[order[:0]] for _ in range(clients)]
-    for c, held_by in enumerate(holders):
+    for c, held_by in zip(classes, holders, strict=True):
         for k, own in zip(held_by, order[y == c].tensor_split(max(len(held_by), 1)), strict=False):
             parts[k].append(own)
-    return [torch.cat(part) for part in parts]
+    merged = [torch.cat(part) for part in parts]
+    empty = next((k for k, part in enumerate(merged) if not len(part)), None)
+    if empty is not None:
+        raise ConfigError(
+            f"dataset.partition: client {empty} would hold no example, for its classes have fewer examples than holders; "
+            "use fewer clients or more classes a client"
+        )
+    return merged
 
 
 def _by_group(examples: Examples, order: Tensor, clients: int, how: Partition) -> list[Tensor]:

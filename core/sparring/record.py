@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -40,60 +40,71 @@ def used(built: Built, client: int, round_: int) -> Tensor:
 
 @dataclass
 class Recorder:
-    """Writes the transmissions that one passive attack taps."""
+    """Writes the transmissions that one passive attack taps; ``planted``: broadcasts of a model that is not the honest one."""
 
     built: Built
     attack: LiveAttack
     view: str
     tap: Tap
     folder: Path
+    planted: dict[tuple[int, int | None], Broadcast] = field(default_factory=dict)
 
     def __call__(self, round_: int, broadcast: Broadcast, signal: Updates | Release) -> None:
         """Keep what this attack is granted of a transmission."""
         wanted = Updates if self.view == "update" else Release
         if not isinstance(signal, wanted) or (self.tap.rounds is not None and round_ not in self.tap.rounds):
             return
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {"parameters": broadcast.row.cpu()}
         if isinstance(signal, Updates):
             ids = [i for i in signal.ids if i in self.attack.clients]
-            for client, row in zip(ids, signal.select(ids).rows, strict=True):
-                tensors[f"row/{client}"] = row.cpu()
-                tensors[f"parameters/{client}"] = broadcast.to(client).row.cpu()
+            if not ids:
+                return
+            tensors["rows"], name = signal.select(ids).rows.cpu().clone(), f"round-{round_:06d}-{ids[0]:06d}"
+            for client in ids:
+                if client in broadcast.overrides:
+                    tensors[f"parameters/{client}"] = broadcast.to(client).row.cpu().clone()
+                self._note(round_, client, broadcast.to(client))
         else:
-            tensors["row/all"], tensors["parameters/all"] = signal.vector.cpu(), broadcast.row.cpu()
-        head = {"clients": [] if isinstance(signal, Updates) else [signal.clients]}
-        name = f"round-{round_:06d}" + (f"-{min(signal.ids, default=0)}" if isinstance(signal, Updates) else "")
-        metadata = {"sparring": json.dumps(head)}
-        write_bytes(self.folder / f"{name}.safetensors", save_tensors(tensors, metadata))
+            ids, name = [signal.clients], f"round-{round_:06d}"
+            tensors["rows"] = signal.vector[None].cpu().clone()
+            self._note(round_, None, broadcast)
+        tensors["clients"] = torch.tensor(ids)
+        write_bytes(self.folder / f"{name}.safetensors", save_tensors(tensors))
+
+    def _note(self, round_: int, client: int | None, broadcast: Broadcast) -> None:
+        if broadcast.plan is not self.built.plan:
+            self.planted[round_, client] = broadcast
 
     def captures(self) -> list[Capture]:
         """Everything that was tapped, in order."""
-        knows = {fact.what for fact in self.built.resolved.sources if isinstance(fact, Knows)}
         found: list[Capture] = []
         for path in sorted(self.folder.glob("round-*.safetensors")):
             try:
                 tensors = load_tensors(path.read_bytes())
-            except Exception as error:
+            except (OSError, safetensors.SafetensorError) as error:
                 raise CheckpointError(f"{path} is corrupt: {error}; run again without --resume") from error
-            round_ = int(path.stem.split("-")[1])
-            names = [key.removeprefix("row/") for key in tensors if key.startswith("row/")]
-            for who in sorted(names, key=lambda name: -1 if name == "all" else int(name)):
-                client = None if who == "all" else int(who)
-                behind = self.behind(round_, client)
-                found.append(
-                    Capture(
-                        round=round_,
-                        client=client,
-                        parameters=tensors[f"parameters/{who}"],
-                        row=tensors[f"row/{who}"],
-                        layout=self.built.layout,
-                        plan=self.built.plan,
-                        count=1 if client is not None else len(self.built.groups[HONEST]),
-                        examples=len(behind),
-                        labels=behind.y if "labels" in knows else None,
-                    )
-                )
+            for row, number in zip(tensors["rows"], tensors["clients"].tolist(), strict=True):
+                found.append(self._capture(int(path.stem.split("-")[1]), number, row, tensors))
         return found
+
+    def _capture(self, round_: int, number: int, row: Tensor, tensors: dict[str, Tensor]) -> Capture:
+        client = number if self.view == "update" else None
+        behind = self.behind(round_, client)
+        sent = self.planted.get((round_, client))
+        knows = any(isinstance(fact, Knows) and fact.what == "labels" for fact in self.built.resolved.sources)
+        return Capture(
+            round=round_,
+            client=client,
+            parameters=tensors.get(f"parameters/{number}", tensors["parameters"])
+            if client is not None
+            else tensors["parameters"],
+            row=row,
+            layout=sent.layout if sent else self.built.layout,
+            plan=sent.plan if sent else self.built.plan,
+            count=1 if client is not None else number,
+            examples=len(behind),
+            labels=behind.y if knows else None,
+        )
 
     def behind(self, round_: int, client: int | None) -> Examples:
         """The private examples behind a capture: the game's truth, never the attack's."""

@@ -16,7 +16,7 @@ from torch import nn
 from sparring import checkpoint
 from sparring.build import HONEST, Built
 from sparring.claims import Event, GaussianEvent, LaplaceEvent
-from sparring.errors import EffectError
+from sparring.errors import EffectError, NumericalError
 from sparring.games import GAMES, Score
 from sparring.protection import claims
 from sparring.record import Recorder, truth_of, view_of
@@ -73,7 +73,10 @@ def accuracy(module: nn.Module, test: Examples) -> tuple[float, float]:
 
 
 def run_cell(built: Built, name: str, folder: Path, log: Log, resume: bool) -> Outcome:
-    """Run a cell to its end, checkpointing after each round; with ``resume``, go on behind the last checkpoint."""
+    """Run a cell to its end, checkpointing after each round; with ``resume``, go on behind the last checkpoint.
+
+    NaN or Inf in an honest update is an error, but under an active attack an outcome: the run stops with its last finite state.
+    """
     begun = time.perf_counter()
     state = State(built.plan, built.initial, built.layout)
     books, outcome = Books(), Outcome(name)
@@ -95,8 +98,15 @@ def run_cell(built: Built, name: str, folder: Path, log: Log, resume: bool) -> O
 
     try:
         for index in range(done, rounds):
-            with server_threads(built):
-                state = play(built, plan, state, index, books, tap)
+            try:
+                with server_threads(built):
+                    state = play(built, plan, state, index, books, tap)
+            except NumericalError as error:
+                if not built.compromised:
+                    raise
+                outcome.notes.append(f"diverged under attack in round {index}, and stopped there: {error}")
+                outcome.history.append((index, *evaluate(built, state)))
+                break
             if (index + 1) % built.resolved.file.federation.evaluate_every == 0 or index + 1 == rounds:
                 score, loss = evaluate(built, state)
                 outcome.history.append((index, score, loss))

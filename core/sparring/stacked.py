@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from sparring.local import Batch, Client, LocalContext, LocalPlan
-from sparring.signals import Broadcast
+from sparring.signals import Broadcast, ModelPlan
 from sparring.strategies import Strategy, Work
 from sparring.train import client_of, generator, pure_loss
 
@@ -45,11 +45,20 @@ class Stacked(Strategy):
         self.y = torch.cat([work.data.clients[i].y for i in ids]).to(work.device)
 
     def train(self, broadcast: Broadcast, clients: Sequence[int], group: str, round_: int) -> Tensor:
-        if broadcast.plan is not self.plan or self.module is None:
-            self.module = broadcast.plan.factory().to(self.work.device, self.work.dtype).train()
-            self.plan = broadcast.plan
-        parts = [self._train(broadcast, clients[at : at + CHUNK], group, round_) for at in range(0, len(clients), CHUNK)]
-        return torch.cat(parts) if parts else broadcast.row.new_zeros(0, broadcast.layout.size)
+        rows = broadcast.row.new_zeros(len(clients), broadcast.layout.size)
+        at: dict[int, list[int]] = {}
+        for k, client in enumerate(clients):
+            at.setdefault(id(broadcast.to(client).plan), []).append(k)
+        for slots in at.values():
+            self._load(broadcast.to(clients[slots[0]]).plan)
+            for part in (slots[start : start + CHUNK] for start in range(0, len(slots), CHUNK)):
+                rows[part] = self._train(broadcast, [clients[k] for k in part], group, round_)
+        return rows
+
+    def _load(self, plan: ModelPlan) -> None:
+        if plan is not self.plan or self.module is None:
+            self.module = plan.factory().to(self.work.device, self.work.dtype).train()
+            self.plan = plan
 
     def _train(self, broadcast: Broadcast, ids: Sequence[int], group: str, round_: int) -> Tensor:
         assert self.module is not None
@@ -122,15 +131,24 @@ class _Batches:
         flat = index.view(-1).to(device)
         x, y = self.strategy.x[flat], self.strategy.y[flat]
         x, y, mask = x.view(len(lots), width, *x.shape[1:]), y.view(len(lots), width, *y.shape[1:]), mask.to(device)
-        return self._changed(x, y, mask, lots, step) if self.plan.batch else (x, y, mask)
+        return self._changed(x, y, [len(lot) for lot in lots], step) if self.plan.batch else (x, y, mask)
 
-    def _changed(self, x: Tensor, y: Tensor, mask: Tensor, lots: Sequence[Tensor], step: int) -> tuple[Tensor, Tensor, Tensor]:
-        x, y = x.clone(), y.clone()
+    def _changed(self, x: Tensor, y: Tensor, sizes: Sequence[int], step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The lots behind the plan's batch functions, which may change the number of rows and the kind of targets."""
+        made: dict[int, Batch] = {}
         for k, client in enumerate(self.clients):
-            batch = Batch(x[k, : len(lots[k])], y[k, : len(lots[k])])
-            for name, change in self.plan.batch:
-                batch = change(batch, LocalContext(client, self.round, step, self.streams[name, client.id]))
-            x[k, : len(lots[k])], y[k, : len(lots[k])] = batch.x, batch.y
+            if step < client.steps:
+                made[k] = Batch(x[k, : sizes[k]], y[k, : sizes[k]])
+                for name, change in self.plan.batch:
+                    made[k] = change(made[k], LocalContext(client, self.round, step, self.streams[name, client.id]))
+        width = max(1, *(len(batch.x) for batch in made.values()))
+        first = next(iter(made.values()))
+        x = first.x.new_zeros(len(sizes), width, *first.x.shape[1:])
+        y = first.y.new_zeros(len(sizes), width, *first.y.shape[1:])
+        mask = torch.zeros(len(sizes), width, dtype=self.strategy.work.dtype, device=x.device)
+        for k, batch in made.items():
+            x[k, : len(batch.x)], y[k, : len(batch.x)] = batch.x, batch.y
+            mask[k, : len(batch.x)] = 1 if batch.mask is None else batch.mask
         return x, y, mask
 
     def after(self, theta: Tensor, step: int) -> Tensor:

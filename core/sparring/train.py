@@ -122,10 +122,7 @@ class Learner:
         self.work, self.channels_last = work, channels_last
         self.plan: ModelPlan | None = None
         self.flat: FlatModule
-        if channels_last:
-            self.data = {i: _channels_last(work.data.clients[i]) for i in work.data}
-        else:
-            self.data = dict(work.data.clients)
+        self.data = {i: _placed(work.data.clients[i], work.device, channels_last) for i in work.data}
 
     def _module(self, broadcast: Broadcast) -> FlatModule:
         if self.plan is not broadcast.plan:
@@ -143,7 +140,7 @@ class Learner:
         flat.load(broadcast.row)
         if work.buffers is not None:
             load_buffers(flat.module, work.buffers[client_id])
-        torch.default_generator.manual_seed(work.key.child("round", round_, "layer", "model", "client", client_id).number())
+        _seed(work.key.child("round", round_, "layer", "model", "client", client_id).number(), work.device)
         sgd = settings.algorithm == "fedsgd"
         lr, momentum, decay = (1.0, 0.0, 0.0) if sgd else (settings.lr, settings.momentum, settings.weight_decay)
         velocity = torch.zeros_like(flat.flat) if momentum else None
@@ -177,15 +174,23 @@ class Learner:
         if plan.gradient.eager(flat.module, plan.loss, batch, numbers):
             return flat.grad
         parameters = {name: p.detach() for name, p in flat.parameters.items()}
-        tensors = {name: torch.tensor(value, dtype=self.work.dtype) for name, value in numbers.items()}
+        tensors = {name: torch.tensor(value, dtype=self.work.dtype, device=self.work.device) for name, value in numbers.items()}
         grads = plan.gradient.grads(pure_loss(flat.module, plan), parameters, batch, tensors)
         return flat.inward(torch.cat([grads[s.name].reshape(-1) for s in flat.trained]))
 
 
-def _channels_last(examples: Examples) -> Examples:
-    if examples.x.dim() != 4:
-        return examples
-    return Examples(examples.x.contiguous(memory_format=torch.channels_last), examples.y, examples.groups)
+def _seed(number: int, device: torch.device) -> None:
+    """Seed what the module itself draws from, such as its dropout."""
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(number)
+
+
+def _placed(examples: Examples, device: torch.device, channels_last: bool) -> Examples:
+    x, y = examples.x.to(device), examples.y.to(device)
+    if channels_last and x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    return Examples(x, y, examples.groups)
 
 
 @final
@@ -195,7 +200,8 @@ class Sequential(Strategy):
     name = "sequential"
 
     def __init__(self, work: Work) -> None:
-        self.learner = Learner(work, channels_last=False)
+        # As in the workers: dropout draws in the order in which its input lies in memory.
+        self.learner = Learner(work, channels_last=True)
 
     def train(self, broadcast: Broadcast, clients: Sequence[int], group: str, round_: int) -> Tensor:
         rows = torch.zeros(len(clients), broadcast.layout.size, dtype=broadcast.row.dtype, device=broadcast.row.device)

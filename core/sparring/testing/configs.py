@@ -32,7 +32,7 @@ def _nested(hint: Any) -> Iterator[type[BaseModel]]:
         yield from _nested(part)
 
 
-def unbounded(hint: Any) -> str | None:
+def unbounded(hint: Any) -> str | None:  # noqa: PLR0911 - one answer per kind of annotation
     """What of an annotation has no bounds, or None."""
     hint, limits = unwrapped(hint)
     origin = get_origin(hint)

@@ -80,7 +80,10 @@ def layers_legal(trial: Trial) -> None:
         demand(not owned, f"two layers own {later.site.label}")
     for layer in layers:
         instance = layer.build(trial.config)
-        demand(isinstance(instance, role), f"at {layer.site.label} it builds {type(instance).__name__}, which is no {role.__name__}")
+        demand(
+            isinstance(instance, role),
+            f"at {layer.site.label} it builds {type(instance).__name__}, which is no {role.__name__}",
+        )
         sites = SITES[type(instance).signal]
         demand(
             layer.site in sites,
@@ -92,21 +95,25 @@ def layers_legal(trial: Trial) -> None:
 
 @check(CONFIGURED)
 def built_as_declared(trial: Trial) -> None:
-    """Law: every factory builds an instance of its kind's role, whose hooks are marked `@hookimpl`; a reader's tap names its views.
+    """Law: every factory builds its kind's role, with hooks marked `@hookimpl`; a reader's tap asks for views that it reads.
     Why: an unmarked hook never runs, and a view that the tap does not ask for never arrives.
-    If this fails: subclass the role directly, mark its hooks, and name the same views in `Tap(views=...)` as in the type argument.
+    If this fails: subclass the role directly, mark its hooks, name the same views in `Tap(views=...)` and the type argument.
     """
     subject: Subject = trial.subject
-    made = [layer.build(trial.config) for layer in subject.layers]
+    made: list[Any] = [layer.build(trial.config) for layer in subject.layers]
     if trial.spec.kind in ROLES:
         made.append(trial.build())
-        demand(isinstance(made[-1], ROLES[trial.spec.kind]), f"it builds {type(made[-1]).__name__}, no part of {trial.spec.kind}")
+        demand(
+            isinstance(made[-1], ROLES[trial.spec.kind]), f"it builds {type(made[-1]).__name__}, no part of {trial.spec.kind}"
+        )
     if isinstance(trial.spec, AttackSpec) and trial.spec.reader is not None:
         reader = trial.spec.reader.build(trial.config)
         demand(isinstance(reader, PassiveAttack), f"its reader builds {type(reader).__name__}, which is no PassiveAttack")
         asked = tuple(VIEW_NAMES[view] for view in trial.spec.reader.tap(trial.config).views)
         unread = [view.__name__ for view in asked if view not in type(reader).views]
-        demand(bool(asked) and not unread, f"its tap asks for {unread or 'nothing'}, which {type(reader).__name__} does not read")
+        demand(
+            bool(asked) and not unread, f"its tap asks for {unread or 'nothing'}, which {type(reader).__name__} does not read"
+        )
         made.append(reader)
     for instance in made:
         try:

@@ -42,6 +42,10 @@ class Scope(Generic[T]):
     applies: Callable[[Subject], bool]
     targets: Callable[[Subject], Iterable[T]]
 
+    def where(self, applies: Callable[[Subject], bool]) -> Scope[T]:
+        """The same targets, of techniques that also fulfil ``applies``."""
+        return Scope(lambda s: self.applies(s) and applies(s), self.targets)
+
 
 def demand(holds: bool, found: str) -> None:
     """Raise `AssertionError` with what was ``found`` unless the law ``holds``; the check adds its law and the fix."""
@@ -114,5 +118,7 @@ def _sections(name: str, text: str) -> dict[str, str]:
     found = {title: " ".join(body.split()) for title, body in zip(parts[1::2], parts[2::2], strict=True)}
     missing = [title for title in SECTIONS if not found.get(title)]
     if missing:
-        raise ValueError(f"the docstring of check '{name}' lacks {', '.join(missing)}; write 'Law: ... Why: ... If this fails: ...'")
+        raise ValueError(
+            f"the docstring of check '{name}' lacks {', '.join(missing)}; write 'Law: ... Why: ... If this fails: ...'"
+        )
     return found

@@ -18,7 +18,7 @@ from sparring.testing.fixtures import IDS, make_layout
 from sparring.testing.kit import Inapplicable, check, demand
 from sparring.testing.purity import ROUNDS
 from sparring.testing.stage import Emitted, clip_bounds
-from sparring.testing.subject import Trial, layers
+from sparring.testing.subject import Subject, Trial, layers
 
 LOCAL = tuple(site for site in Site if site.local)
 COLUMNS = 20_000
@@ -26,14 +26,18 @@ RARE = 1e-7
 """Probability at which a statistical check fails an honest mechanism; the streams are fixed, so it does so always or never."""
 
 
+def _claims(subject: Subject) -> bool:
+    return subject.declares(lambda signature: any(isinstance(claim, Formal) for claim in signature.claims))
+
+
 def formal(trial: Trial) -> list[Formal]:
     """The formal claims of a layer."""
     return [claim for claim in trial.signature.claims if isinstance(claim, Formal)]
 
 
-@check(layers(*LOCAL, *ROUNDS))
+@check(layers(*LOCAL, *ROUNDS).where(_claims))
 def events_emitted(trial: Trial) -> None:
-    """Law: a layer with a formal claim emits at least one event in each round, per the claimed unit, for each client that it covers.
+    """Law: a layer with a formal claim emits events of the claimed unit in each round, for each client that it covers.
     Why: epsilon is composed from events; a claim without them reads as perfect privacy.
     If this fails: call `ctx.emit(event, clients)` with what was added; for a gradient rule return it from `event(client)`.
     """
@@ -55,9 +59,9 @@ def events_emitted(trial: Trial) -> None:
     demand({claim.unit for claim in claims} == units, f"it claims {', '.join(map(str, claims))}; its events are per {units}")
 
 
-@check(layers(Site.UPDATE, Site.RELEASE))
+@check(layers(Site.UPDATE, Site.RELEASE).where(_claims))
 def noise_as_emitted(trial: Trial) -> None:
-    """Law: what a mechanism adds to a zero signal has the distribution of its event, scaled by the bound that holds, independently per row.
+    """Law: what a mechanism adds to zeros has the distribution of its event times the bound that holds, independently per row.
     Why: the accountant believes the event; less noise than that, or the same noise twice, is no guarantee.
     If this fails: scale by the bound in `ctx.facts`, add noise once, and draw each client's from its own stream.
     """
@@ -82,7 +86,10 @@ def noise_as_emitted(trial: Trial) -> None:
         law, name = stats.laplace(0, scale), f"Laplace({scale:.4g})"
     for row in rows:
         p = stats.kstest(row, law.cdf).pvalue
-        demand(p > RARE, f"its event says {name}; on zeros the noise has deviation {row.std():.4g}, mean {row.mean():.2g} (p = {p:.1g})")
+        demand(
+            p > RARE,
+            f"its event says {name}; on zeros the noise has deviation {row.std():.4g}, mean {row.mean():.2g} (p = {p:.1g})",
+        )
     if len(rows) > 1:
         correlation = np.abs(np.corrcoef(rows) - np.eye(len(rows))).max()
         demand(correlation < 7 / COLUMNS**0.5, f"the noise of two clients has correlation {correlation:.3g}")

@@ -22,7 +22,9 @@ def _imported(module: str) -> str:
     """Heavy packages that importing a light module loads, in a process of its own; an error text where it fails."""
     code = f"import sys, importlib; importlib.import_module({module!r}); print(*({set(HEAVY)!r} & sys.modules.keys()))"
     paths = os.pathsep.join(path for path in sys.path if path)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
+    )
     return done.stdout.strip() if done.returncode == 0 else f"nothing: it raised {done.stderr.strip().splitlines()[-1]}"
 
 

@@ -38,7 +38,7 @@ def _through(trial: Trial, updates: Updates, ctx: Context) -> tuple[Updates, Rel
 
 @check(HALVES)
 def pair_round_trip(trial: Trial) -> None:
-    """Law: sealing, adding and opening gives the weighted mean of the rows that arrived, with any clients lost, or aborts the round.
+    """Law: sealing, adding and opening gives the weighted mean of the rows that arrived, or aborts the round.
     Why: a protocol changes who can read what, never the result.
     If this fails: look at weights, at the correction for lost clients, and at the range and resolution of encoded numbers.
     """
@@ -68,7 +68,7 @@ def pair_round_trip(trial: Trial) -> None:
 
 @check(HALVES)
 def sealed_rows_hide(trial: Trial) -> None:
-    """Law: a sealed row is independent of what it seals: uniform in its ring, uncorrelated with the row, fresh for each client and round.
+    """Law: a sealed row is independent of what it seals: uniform in its ring, fresh for each client and round.
     Why: whoever reads single rows must learn nothing; a pad that repeats can be subtracted.
     If this fails: draw every pad anew from `ctx.secure`, over the whole ring, for every column.
     """
@@ -81,13 +81,21 @@ def sealed_rows_hide(trial: Trial) -> None:
     second: Updates = trial.apply(instance, updates, trial.context(index=1))
     sealed = [u.rows[:, : layout.size].double() for u in (first, second)]
     modulus = first.layout.space.modulus
-    pairs = ((sealed[0][0], sealed[0][1], "two clients with the same row"), (sealed[0][0], sealed[1][0], "two rounds of one row"))
+    pairs = (
+        (sealed[0][0], sealed[0][1], "two clients with the same row"),
+        (sealed[0][0], sealed[1][0], "two rounds of one row"),
+    )
     for one, other, what in pairs:
         demand(_correlation(one, other) < 7 / layout.size**0.5, f"the sealed rows of {what} are correlated")
         offset = (one - other) % modulus if modulus else one - other
-        demand(len(offset.round().unique()) > layout.size // 100, f"the sealed rows of {what} differ by few values: the pad repeats")
+        demand(
+            len(offset.round().unique()) > layout.size // 100,
+            f"the sealed rows of {what} differ by few values: the pad repeats",
+        )
     for row in sealed[0]:
-        demand(_correlation(row, rows[0].double()) < 7 / layout.size**0.5, "a sealed row is correlated with the row that it seals")
+        demand(
+            _correlation(row, rows[0].double()) < 7 / layout.size**0.5, "a sealed row is correlated with the row that it seals"
+        )
         if modulus:
             counts = torch.bincount((row / modulus * 16).long().clamp(0, 15), minlength=16)
             p = stats.chisquare(counts.numpy()).pvalue

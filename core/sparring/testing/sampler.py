@@ -15,7 +15,7 @@ MOST = 12
 
 
 def samples(base: Config, size: bool = True) -> tuple[Config, ...]:
-    """Valid configurations that differ from ``base`` in one option: near its lower bound, near its upper (capped), each literal.
+    """Valid configurations that differ from ``base`` in one option: near its bounds (the upper one capped), or each literal.
 
     ``size``: whether numbers may grow beyond those of ``base``.
     """

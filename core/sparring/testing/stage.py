@@ -82,7 +82,7 @@ def secure_bytes(seed: int, index: int = 0) -> Callable[[int], bytes]:
     return random.Random(f"{seed}/{index}").randbytes
 
 
-def make_signal(site: Site, facts: tuple[Fact, ...] = (), seed: int = 0) -> Any:
+def make_signal(site: Site, facts: tuple[Fact, ...] = (), seed: int = 0) -> Any:  # noqa: PLR0911 - one signal per site
     """A small signal for ``site`` in which ``facts`` hold."""
     if site is Site.MODEL:
         return tiny_plan()
@@ -125,7 +125,7 @@ def trained(plan: LocalPlan, index: int = 0, seed: int = 0) -> Tensor:
         return Sequential(work).train(Broadcast(model, layout.row(model.factory()), layout), list(data), HONEST, index)
 
 
-def outcome(site: Site, signal: Any, index: int = 0) -> tuple[Tensor, ...]:
+def outcome(site: Site, signal: Any, index: int = 0) -> tuple[Tensor, ...]:  # noqa: PLR0911 - one answer per signal
     """Tensors in which everything that a signal comes to can be seen."""
     if isinstance(signal, LocalPlan):
         return (trained(signal, index),)

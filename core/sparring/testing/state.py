@@ -12,7 +12,7 @@ from sparring.roles import Stateful
 from sparring.testing.kit import Inapplicable, Scope, check, demand
 from sparring.testing.purity import ROUNDS
 from sparring.testing.stage import outcome, same
-from sparring.testing.subject import ACTING, Trial
+from sparring.testing.subject import ACTING, PLAYED, Trial
 
 IN_ROUNDS = Scope[Trial](
     lambda s: s.spec.kind == "aggregators" or any(layer.site in ROUNDS for layer in s.layers),
@@ -32,7 +32,11 @@ def alike(left: Any, right: Any) -> bool:
         return left.keys() == right.keys() and all(alike(left[key], right[key]) for key in left)
     if isinstance(left, list | tuple) and isinstance(right, list | tuple):
         return len(left) == len(right) and all(alike(a, b) for a, b in zip(left, right, strict=True))
-    if type(left) is type(right) and type(left).__eq__ is object.__eq__ and hasattr(left, "__dict__"):
+    if (
+        type(left) is type(right)
+        and hasattr(left, "__dict__")
+        and getattr(type(left), "__eq__", None) is vars(object)["__eq__"]
+    ):
         return alike(vars(left), vars(right))
     return bool(left == right)
 
@@ -60,12 +64,14 @@ def state_declared(trial: Trial) -> None:
     changed = [name for name, value in vars(seasoned).items() if name not in before or not alike(before[name], value)]
     demand(not changed, f"{', '.join(changed)} changed over rounds, but it is not Stateful")
     fresh = _played(trial, trial.build(), 2)
-    demand(same(fresh, _played(trial, seasoned, 2)), "after two rounds it makes something else of a signal than a fresh instance")
+    demand(
+        same(fresh, _played(trial, seasoned, 2)), "after two rounds it makes something else of a signal than a fresh instance"
+    )
 
 
 @check(IN_ROUNDS)
 def state_restores(trial: Trial) -> None:
-    """Law: a fresh instance with the `state()` of another continues as that one does; a state is tensors, numbers, text, mappings.
+    """Law: a fresh instance with another's `state()` (tensors, numbers, text, mappings) continues as that one does.
     Why: a run that was stopped resumes to the same numbers.
     If this fails: return everything that changes over rounds from `state()`, and take all of it over in `restore()`.
     """
@@ -82,11 +88,19 @@ def state_restores(trial: Trial) -> None:
     assert isinstance(second, Stateful)
     second.restore(kept)
     expected = _played(trial, first, 2)
-    demand(same(expected, _played(trial, second, 2)), "round 2 after restore() differs from round 2 of the instance that went on")
+    demand(
+        same(expected, _played(trial, second, 2)), "round 2 after restore() differs from round 2 of the instance that went on"
+    )
     demand(alike(first.state(), second.state()), "after round 2 the two instances hold different states")
 
 
-@check(Scope(lambda s: bool(s.layers), lambda s: (t for t in ACTING.targets(s) if t.layer.acts != "may")))
+ACTS = Scope[Trial](
+    lambda s: any(layer.acts != "may" and layer.site in PLAYED for layer in s.layers),
+    lambda s: (trial for trial in ACTING.targets(s) if trial.layer.acts != "may"),
+)
+
+
+@check(ACTS)
 def acts_as_declared(trial: Trial) -> None:
     """Law: a layer with `acts="always"` changes a random signal, one with `acts="never"` changes none.
     Why: a defence that silently does nothing is the field's commonest bug; the engine fails the run of an idle `always`.
@@ -99,5 +113,3 @@ def acts_as_declared(trial: Trial) -> None:
         demand(not same(before, after), f"at {trial.site.label} it declares that it always acts, and changed nothing")
     else:
         demand(same(before, after), f"at {trial.site.label} it declares that it never acts, and changed the signal")
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -45,11 +46,9 @@ class Subject:
     @cached_property
     def main(self) -> tuple[Config, ...]:
         """The default configuration where it validates, and the author's examples."""
-        found = []
-        try:
+        found: list[Config] = []
+        with contextlib.suppress(ValidationError):
             found.append(self.spec.config())
-        except ValidationError:
-            pass
         for example in self.examples:
             options = example if isinstance(example, Mapping) else example(Path(self._folder.name))
             found.append(self.spec.config.model_validate(dict(options)))
@@ -60,6 +59,13 @@ class Subject:
         """Each configuration to try, with whether the kit drew it from the schema's bounds."""
         drawn = samples(self.main[0], size=self.spec.kind != "models") if self.main else ()
         return (*((config, False) for config in self.main), *((config, True) for config in drawn))
+
+    def declares(self, declares: Callable[[Signature], bool]) -> bool:
+        """Whether some layer declares so under some configuration; where a declaration fails, its own checks say so."""
+        try:
+            return any(declares(layer.facts(config)) for config, _ in self.tried for layer in self.layers)
+        except Exception:
+            return True
 
     @cached_property
     def _folder(self) -> tempfile.TemporaryDirectory[str]:
@@ -142,7 +148,7 @@ class Trial:
         signal = make_signal(self.site, self.facts, seed)
         for place in range(self.place or 0):
             before = Trial(self.subject, self.config, self.sampled, place)
-            if before.site.local and self.site.local or before.site is self.site:
+            if (before.site.local and self.site.local) or before.site is self.site:
                 signal = before.apply(before.build(), signal, before.context())
         return signal
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from sparring.facts import Clipped, Fact, Identified, Space, Summable, Weighted
 from sparring.layout import Layout
 from sparring.signals import Updates
-from sparring.signature import All
+from sparring.signature import All, Signature
 from sparring.sites import Site
 from sparring.testing.fixtures import make_updates, tiny_plan
 from sparring.testing.kit import Inapplicable, Scope, check, demand
@@ -55,7 +55,8 @@ def adversarial(seed: int = 0) -> Updates:
 
 
 def _norms(rows: Tensor, norm: str) -> Tensor:
-    return torch.linalg.vector_norm(rows.double(), ord=NORMS[norm], dim=1)
+    norms: Tensor = torch.linalg.vector_norm(rows.double(), ord=NORMS[norm], dim=1)
+    return norms
 
 
 @check(ROWWISE)
@@ -85,7 +86,7 @@ def row_independence(trial: Trial) -> None:
             demand(mine, f"the row of client {client} changes with the values of other rows")
 
 
-@check(UPDATE)
+@check(UPDATE.where(lambda s: s.declares(lambda signature: any(isinstance(f, Clipped) for f in signature.gives))))
 def clipped_given(trial: Trial) -> None:
     """Law: behind a layer that gives Clipped(norm, client, bound), every row's norm is at most the bound, whatever came in.
     Why: noise is scaled by this number; one row over it, and no epsilon that was computed from it is true.
@@ -97,21 +98,26 @@ def clipped_given(trial: Trial) -> None:
     for signal in (adversarial(), trial.signal(1), replace(trial.signal(1), rows=trial.signal(1).rows * 50)):
         after: Updates = trial.apply(trial.build(), signal, trial.context())
         for fact in given:
-            assert fact.norm is not None and fact.bound is not None
+            assert fact.norm is not None
+            assert fact.bound is not None
             norms = _norms(after.params, fact.norm)
             worst = int(norms.argmax())
             within = bool((norms <= fact.bound * (1 + SLACK)).all())
             demand(within, f"it gives {fact}, but a row has {fact.norm} norm {float(norms[worst]):.9g}")
 
 
-@check(UPDATE)
+def _keeps_clipped(signature: Signature) -> bool:
+    return isinstance(signature.keeps, All) or any(isinstance(fact, Clipped) for fact in signature.keeps)
+
+
+@check(UPDATE.where(lambda s: s.declares(_keeps_clipped)))
 def clipped_kept(trial: Trial) -> None:
     """Law: behind a layer that keeps Clipped(norm, client), rows that were within a bound still are.
     Why: the checker lets a later layer scale its noise by the bound that an earlier one gave.
     If this fails: list only the norms that the layer cannot raise, or map the fact to its new bound.
     """
-    if not _real(trial) or (isinstance(trial.signature.keeps, tuple) and not any(isinstance(f, Clipped) for f in trial.signature.keeps)):
-        raise Inapplicable("it keeps no Clipped in reals")
+    if not _real(trial):
+        raise Inapplicable("its rows are no reals")
     for norm in NORMS:
         if not _keeps(trial, Clipped(norm, "client", "all")):  # type: ignore[arg-type]
             continue
@@ -124,12 +130,15 @@ def clipped_kept(trial: Trial) -> None:
             after: Updates = trial.apply(trial.build(), signal, trial.context(seed=seed))
             norms = _norms(after.params, norm)
             grown = bool((norms > largest * (1 + SLACK)).any())
-            demand(not grown, f"it keeps Clipped({norm}, client), but raised a {norm} norm from {largest:.6g} to {float(norms.max()):.6g}")
+            demand(
+                not grown,
+                f"it keeps Clipped({norm}, client), but raised a {norm} norm from {largest:.6g} to {float(norms.max()):.6g}",
+            )
 
 
 @check(UPDATE)
 def real_rows(trial: Trial) -> None:
-    """Law: behind a layer that gives or keeps Space(real), rows are finite floating-point numbers, and so is the layout's space.
+    """Law: behind a layer that gives or keeps Space(real), rows are finite floating-point numbers of a real layout.
     Why: whatever comes next adds, clips and averages them as reals.
     If this fails: give the space that the rows are in, and say so in `layout.extended(..., space=...)`.
     """
@@ -139,12 +148,15 @@ def real_rows(trial: Trial) -> None:
     demand(after.rows.is_floating_point(), f"rows came out as {after.rows.dtype}")
     demand(bool(after.rows.isfinite().all()), "finite rows came out with NaN or infinity")
     demand(after.layout.space.kind == "real", f"the layout says {after.layout.space.kind}")
-    demand(tuple(after.rows.shape) == (len(after.ids), after.layout.size), f"rows have shape {tuple(after.rows.shape)}, the layout {after.layout.size}")
+    demand(
+        tuple(after.rows.shape) == (len(after.ids), after.layout.size),
+        f"rows have shape {tuple(after.rows.shape)}, the layout {after.layout.size}",
+    )
 
 
 @check(UPDATE)
 def identity_kept(trial: Trial) -> None:
-    """Law: Identified kept means the same clients in the same order, Weighted kept means the same weights, Summable the same columns.
+    """Law: Identified kept means the same clients in order, Weighted kept the same weights, Summable kept the same columns.
     Why: reputations are booked on ids, and the mean is weighted by what a client declared once.
     If this fails: return `signal.with_params(...)`, or do not keep what the layer changes.
     """
@@ -158,6 +170,7 @@ def identity_kept(trial: Trial) -> None:
         same_weights = after.weights is not None and torch.equal(after.weights, signal.weights)
         demand(same_weights, f"it keeps Weighted, but weights {signal.weights} became {after.weights}")
     if _keeps(trial, Summable()):
-        demand(after.rows.shape == signal.rows.shape, f"it keeps Summable, but rows {tuple(signal.rows.shape)} became {tuple(after.rows.shape)}")
-
-
+        demand(
+            after.rows.shape == signal.rows.shape,
+            f"it keeps Summable, but rows {tuple(signal.rows.shape)} became {tuple(after.rows.shape)}",
+        )

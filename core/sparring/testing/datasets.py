@@ -1,0 +1,104 @@
+"""Checks of data sets: loaded twice the same, in range, of the declared shape, and tested on what was not trained on."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+
+import torch
+
+from sparring.errors import DataError
+from sparring.roles import Data
+from sparring.signals import Examples
+from sparring.specs import Config
+from sparring.testing.fixtures import make_setup
+from sparring.testing.kit import Inapplicable, check, demand
+from sparring.testing.stage import same, tensors
+from sparring.testing.subject import Subject, Trial, kind
+
+SETS = kind("datasets")
+LEAK = 0.01
+"""Share of the test rows that may have an equal in the training data: real sources repeat themselves, splits must not."""
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(subject: Subject, config: Config, seed: int) -> Data:
+    data: Data = Trial(subject, config, False).build().load(make_setup("dataset", seed=seed))
+    return data
+
+
+def load(trial: Trial, seed: int = 0) -> Data:
+    """The data; raises `Inapplicable` where the default configuration finds none at hand."""
+    try:
+        return _loaded(trial.subject, trial.config, seed)
+    except DataError as error:
+        if trial.config.model_fields_set:
+            raise
+        raise Inapplicable(f"its data are not at hand: {error}") from error
+
+
+def _parts(data: Data) -> dict[str, Examples]:
+    return {"train": data.train, "test": data.test, **({"public": data.public} if data.public is not None else {})}
+
+
+@check(SETS)
+def data_repeats(trial: Trial) -> None:
+    """Law: loading twice under one key gives the same data, whatever the global generators hold.
+    Why: a resumed run, and another worker, load it again.
+    If this fails: draw splits from `ctx.generator()`, sort what the file system lists.
+    """
+    first = load(trial)
+    before = torch.get_rng_state()
+    second = trial.build().load(make_setup("dataset"))
+    demand(torch.equal(before, torch.get_rng_state()), "loading moves torch's global generator")
+    demand(same(tensors(first), tensors(second)), "two loads of one configuration under one key differ")
+
+
+@check(SETS)
+def data_valid(trial: Trial) -> None:
+    """Law: inputs are finite, of the declared shape, in [0, 1] for images; labels are classes; group columns fit the rows.
+    Why: models, attacks and games take exactly this for granted.
+    If this fails: scale pixels by 1/255, count classes over the whole source, and split group columns with the rows.
+    """
+    data = load(trial)
+    shape = data.shape
+    demand(not data.names or len(data.names) == shape.classes, f"{len(data.names)} names for {shape.classes} classes")
+    columns = {name: set(part.groups) for name, part in _parts(data).items()}
+    demand(columns["train"] == columns["test"], f"group columns differ: {columns}")
+    for name, part in _parts(data).items():
+        demand(len(part) > 0, f"{name} is empty")
+        demand(
+            tuple(part.x.shape[1:]) == shape.inputs,
+            f"{name} inputs have shape {tuple(part.x.shape[1:])}, declared {shape.inputs}",
+        )
+        demand(part.x.is_floating_point() and bool(part.x.isfinite().all()), f"{name} inputs are {part.x.dtype}, or not finite")
+        if len(shape.inputs) == 3:
+            low, high = float(part.x.min()), float(part.x.max())
+            demand(low >= 0 and high <= 1, f"{name} pixels lie in [{low:g}, {high:g}]")
+        wanted = (len(part),) if shape.task == "classification" else (len(part), *shape.inputs[1:])
+        demand(tuple(part.y.shape) == wanted, f"{name} labels have shape {tuple(part.y.shape)}, not {wanted}")
+        demand(part.y.dtype == torch.long, f"{name} labels are {part.y.dtype}, not int64")
+        low_class, high_class = int(part.y.min()), int(part.y.max())
+        demand(
+            low_class >= 0 and high_class < shape.classes,
+            f"{name} labels go from {low_class} to {high_class}, of {shape.classes} classes",
+        )
+        for column, values in part.groups.items():
+            demand(len(values) == len(part), f"{name} group column '{column}' has {len(values)} values for {len(part)} rows")
+
+
+@check(SETS)
+def split_apart(trial: Trial) -> None:
+    """Law: at most one test row in a hundred has an equal, label included, among the training rows.
+    Why: accuracy and membership are measured on data that was not trained on.
+    If this fails: split by a permutation, each row once; remove duplicates of the source before splitting.
+    """
+    data = load(trial)
+    held = {_digest(data.train, k) for k in range(len(data.train))}
+    shared = sum(_digest(data.test, k) in held for k in range(len(data.test)))
+    demand(shared <= LEAK * len(data.test), f"{shared} of {len(data.test)} test rows are among the training rows")
+
+
+def _digest(examples: Examples, k: int) -> bytes:
+    row = examples.x[k].contiguous().numpy().tobytes() + examples.y[k].contiguous().numpy().tobytes()
+    return hashlib.blake2b(row, digest_size=16).digest()

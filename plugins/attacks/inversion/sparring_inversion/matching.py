@@ -1,0 +1,184 @@
+"""Gradient matching: captures stacked by what they share, the gradients of dummy inputs, total variation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+
+from sparring.errors import ConfigError
+from sparring.local import Batch, LossFn
+from sparring.views import AggregateView, Capture, UpdateView
+from sparring_inversion.idlg import recover
+
+BUDGET = 1 << 25
+"""Numbers of dummy gradients that are held at once: bounds memory, whatever the number of captures and restarts."""
+
+Where = tuple[int, int | None]
+Gradient = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Captures that answer one broadcast, with their ``labels`` [S, B]: dummies share every forward and backward pass.
+
+    ``scales``: by what each row exceeds the gradient of the mean loss.
+    """
+
+    captures: tuple[Capture, ...]
+    labels: Tensor
+    scales: tuple[float, ...]
+    loss: LossFn
+
+    def __len__(self) -> int:
+        return len(self.captures)
+
+    @property
+    def keys(self) -> list[Where]:
+        """The captures' keys in a `Reconstruction`."""
+        return [(capture.round, capture.client) for capture in self.captures]
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """The shape [B, ...] of one capture's reconstruction."""
+        first = self.captures[0]
+        return (first.examples, *first.plan.shape.inputs)
+
+    @cached_property
+    def targets(self) -> Gradient:
+        """Captured gradients by parameter name, each [S, ...], brought to the scale of the mean loss's gradient."""
+        rows = torch.stack([-capture.row / scale for capture, scale in zip(self.captures, self.scales, strict=True)])
+        return dict(self.captures[0].layout.split(rows, "parameter"))
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """L2 norms of the captured gradients [S]."""
+        return squared(self.targets).sqrt()
+
+    @cached_property
+    def gradient(self) -> Callable[[Tensor], Gradient]:
+        """Of dummies [S, B, ...], the gradients of the mean loss by parameter name, each [S, ...], differentiable in the dummies."""
+        first = self.captures[0]
+        module = first.module().to(first.row.device).requires_grad_(False)
+        theta = dict(first.layout.split(first.parameters, "parameter"))
+
+        def objective(theta: Gradient, x: Tensor, y: Tensor) -> Tensor:
+            return self.loss(lambda z: functional_call(module, theta, (z,)), Batch(x, y)).mean()
+
+        stacked = vmap(grad(objective), in_dims=(None, 0, 0))
+        return lambda x: stacked(theta, x, self.labels)
+
+    def take(self, index: Sequence[int]) -> Stack:
+        """The captures at ``index``, in that order; an index may recur."""
+        captures, scales = (tuple(values[i] for i in index) for values in (self.captures, self.scales))
+        return replace(self, captures=captures, scales=scales, labels=self.labels[list(index)])
+
+    def repeated(self, times: int) -> Stack:
+        """Every capture ``times`` times in a row."""
+        return self.take([i for i in range(len(self)) for _ in range(times)])
+
+    def chunks(self, copies: int = 1) -> Iterator[Stack]:
+        """Parts whose dummy gradients, ``copies`` of each capture, fit into `BUDGET`."""
+        size = max(1, BUDGET // (copies * max(1, self.captures[0].layout.parameters)))
+        for at in range(0, len(self), size):
+            yield self.take(range(at, min(at + size, len(self))))
+
+
+def squared(gradient: Gradient) -> Tensor:
+    """Squared L2 norms [S] over the concatenated gradient."""
+    return torch.stack([g.flatten(1).square().sum(1) for g in gradient.values()]).sum(0)
+
+
+def inner(gradient: Gradient, other: Gradient) -> Tensor:
+    """Inner products [S] over the concatenated gradient."""
+    return torch.stack([(g * other[name]).flatten(1).sum(1) for name, g in gradient.items()]).sum(0)
+
+
+def cosine(gradient: Gradient, stack: Stack) -> Tensor:
+    r"""Cosine similarities [S] $\langle g, g^* \rangle / (\|g\|_2 \|g^*\|_2)$ over the concatenated gradient.
+
+    0 where either norm is 0, with a zero gradient.
+    """
+    tiny = torch.finfo(stack.norms.dtype).tiny
+    return inner(gradient, stack.targets) / (squared(gradient).clamp_min(tiny).sqrt() * stack.norms.clamp_min(tiny**0.5))
+
+
+def distance(gradient: Gradient, stack: Stack) -> Tensor:
+    r"""Squared L2 distances [S] $\sum_l \|g_l - g^*_l\|_2^2$ to the captured gradients."""
+    return squared({name: g - stack.targets[name] for name, g in gradient.items()})
+
+
+def total_variation(x: Tensor) -> Tensor:
+    """Anisotropic total variation [S] of ``x`` [S, B, C, H, W]: the mean absolute vertical plus horizontal difference.
+
+    0 for inputs that are no images: they have no neighbours.
+    """
+    total = x.new_zeros(x.shape[0])
+    for axis in (-2, -1) if x.dim() == 5 else ():
+        if x.shape[axis] > 1:
+            total = total + x.diff(dim=axis).abs().flatten(1).mean(1)
+    return total
+
+
+def stacks(view: UpdateView | AggregateView, labels: Literal["granted", "idlg"]) -> list[Stack]:
+    """The captures of ``view``, stacked where they share model, layout, parameters and number of examples."""
+    groups: list[list[Capture]] = []
+    for capture in view.captures:
+        for group in groups:
+            first = group[0]
+            alike = (first.plan, first.layout, first.examples) == (capture.plan, capture.layout, capture.examples)
+            if alike and torch.equal(first.parameters, capture.parameters):
+                group.append(capture)
+                break
+        else:
+            groups.append([capture])
+    made = []
+    for group in groups:
+        scales = tuple(_scale(capture, view) for capture in group)
+        known = [_labels(capture, labels, scale) for capture, scale in zip(group, scales, strict=True)]
+        made.append(Stack(tuple(group), torch.stack(known), scales, view.loss))
+    return made
+
+
+def _labels(capture: Capture, source: Literal["granted", "idlg"], scale: float) -> Tensor:
+    if source == "idlg":
+        return recover(capture, scale)
+    if capture.labels is None:
+        raise ConfigError(f"labels: granted, but the capture of round {capture.round} holds none; set labels: idlg")
+    return capture.labels.to(capture.row.device)
+
+
+def _scale(capture: Capture, view: UpdateView | AggregateView) -> float:
+    """By what a row exceeds the gradient of the mean loss; 1 a client where the clients' settings are not granted.
+
+    Several local steps count as that many gradients at the broadcast parameters.
+    """
+    settings = view.settings
+    if settings is None or settings.algorithm == "fedsgd":
+        return float(capture.count)
+    size = math.ceil(capture.examples / capture.count)
+    steps = settings.steps or settings.epochs * math.ceil(size / (settings.batch_size or size))
+    return capture.count * settings.lr * steps
+
+
+class Snapshots:
+    """Keeps ``wanted`` intermediate dummies at equal distances over ``iterations``: memory does not grow with these."""
+
+    def __init__(self, wanted: int, iterations: int) -> None:
+        self.at = {round(k * iterations / wanted) for k in range(1, wanted + 1)} if wanted else set()
+        self.kept: list[tuple[int, Tensor]] = []
+
+    def see(self, done: int, x: Tensor) -> None:
+        """Keep ``x`` if a snapshot is due after ``done`` iterations."""
+        if done in self.at:
+            self.kept.append((done, x.detach().clone()))
+
+    def of(self, row: int) -> list[tuple[int, Tensor]]:
+        """The snapshots of one row of the stack."""
+        return [(done, x[row].clamp(0, 1)) for done, x in self.kept]

@@ -1,0 +1,1 @@
+"""Attacks by clients that send false updates."""

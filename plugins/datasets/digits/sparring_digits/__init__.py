@@ -1,0 +1,1 @@
+"""Handwritten digits of 8x8 pixels."""

@@ -1,0 +1,1 @@
+"""Medical images: classification with MedMNIST, and segmentation of brain tissue."""

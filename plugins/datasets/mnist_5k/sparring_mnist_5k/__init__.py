@@ -1,0 +1,1 @@
+"""Five thousand real MNIST images that come inside a package."""

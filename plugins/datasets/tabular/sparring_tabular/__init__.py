@@ -1,0 +1,1 @@
+"""Records of patients as feature vectors, with sensitive attributes as group columns."""

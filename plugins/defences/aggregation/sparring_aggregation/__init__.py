@@ -1,0 +1,1 @@
+"""Rules that turn the updates of a cohort into one release."""

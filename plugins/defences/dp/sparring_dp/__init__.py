@@ -1,0 +1,1 @@
+"""Differential privacy: clipping, Gaussian noise, DP-SGD and privacy accountants."""

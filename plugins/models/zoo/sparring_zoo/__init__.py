@@ -1,0 +1,1 @@
+"""Architectures that are attacked and defended in the literature."""

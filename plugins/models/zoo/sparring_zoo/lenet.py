@@ -1,0 +1,43 @@
+"""LeNet of Zhu et al.: the network on which gradient inversion was first shown."""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import nn
+
+from sparring.roles import Model
+from sparring.signals import DataShape
+from sparring_zoo.parts import image, normalised
+from sparring_zoo.plugin import LeNetZhuConfig
+
+CHANNELS = 12
+KERNEL = 5
+
+
+@final
+class LeNetZhu(Model):
+    """Three 5x5 convolutions of 12 channels, strides 2, 2, 1 and padding 2, each with a sigmoid, then a linear layer.
+
+    Twice differentiable everywhere and without pooling, which is what matching gradients by a second-order optimiser needs.
+    15,826 parameters on 3x32x32 inputs and 10 classes. ``init: uniform`` draws every weight and bias from U(-0.5, 0.5): torch's
+    default is so small that gradients vanish behind three sigmoids. Images have at least 5x5 pixels.
+
+    Source: Zhu, Liu and Han, "Deep leakage from gradients", NeurIPS 2019, 1906.08935.
+    """
+
+    def __init__(self, config: LeNetZhuConfig) -> None:
+        self.config = config
+
+    def module(self, shape: DataShape) -> nn.Module:
+        channels, height, width = image("lenet-zhu", shape, KERNEL)
+        layers: list[nn.Module] = []
+        for stride in (2, 2, 1):
+            layers += [nn.Conv2d(channels, CHANNELS, KERNEL, stride, KERNEL // 2), nn.Sigmoid()]
+            channels, height, width = CHANNELS, -(-height // stride), -(-width // stride)
+        layers += [nn.Flatten(), nn.Linear(channels * height * width, shape.classes)]
+        network = nn.Sequential(*layers)
+        if self.config.init == "uniform":
+            for parameter in network.parameters():
+                nn.init.uniform_(parameter, -0.5, 0.5)
+        return normalised("lenet-zhu", self.config.normalise, shape, network)

@@ -1,0 +1,133 @@
+"""Architectures: LeNet of Zhu et al., a strided ConvNet, MLPs and ResNet-9."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from sparring.facts import PerExample
+from sparring.hookspecs import hookimpl
+from sparring.signature import ALL, Signature
+from sparring.specs import AnySpec, Config, ModelSpec
+
+if TYPE_CHECKING:
+    from sparring_zoo.convnet import ConvNet
+    from sparring_zoo.lenet import LeNetZhu
+    from sparring_zoo.mlp import MLP
+    from sparring_zoo.resnet import ResNet9
+
+Activation = Literal["relu", "sigmoid", "tanh", "leaky-relu"]
+Mean = Annotated[float, Field(ge=-1e6, le=1e6)]
+Std = Annotated[float, Field(gt=0, le=1e6)]
+PER_EXAMPLE = Signature(gives=(PerExample(),), keeps=ALL)
+
+
+class Normalise(Config):
+    """Constants of the affine map of inputs (x - mean) / std that stands inside the model; the default changes nothing."""
+
+    mean: Mean | Annotated[tuple[Mean, ...], Field(min_length=1, max_length=4096)] = Field(
+        default=0.0, description="subtracted from inputs: one number, or one per channel (per feature of a table)"
+    )
+    std: Std | Annotated[tuple[Std, ...], Field(min_length=1, max_length=4096)] = Field(
+        default=1.0, description="divides inputs afterwards: one number, or one per channel (per feature of a table)"
+    )
+
+
+class LeNetZhuConfig(Config):
+    """Configuration of `lenet-zhu`."""
+
+    init: Literal["default", "uniform"] = Field(
+        "default", description="initial weights and biases: torch's default, or U(-0.5, 0.5) as in Zhu et al."
+    )
+    normalise: Normalise = Field(Normalise(), description="affine map of inputs inside the model")
+
+
+class ConvNetConfig(Config):
+    """Configuration of `convnet`."""
+
+    width: int = Field(24, ge=1, le=1024, description="channels of the first convolution; the second has twice as many")
+    activation: Activation = Field("relu", description="nonlinearity after each convolution")
+    normalise: Normalise = Field(Normalise(), description="affine map of inputs inside the model")
+
+
+class MLPConfig(Config):
+    """Configuration of `mlp`."""
+
+    hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(
+        (64,), max_length=32, description="widths of the hidden layers; an empty list is multinomial logistic regression"
+    )
+    activation: Activation = Field("relu", description="nonlinearity after each hidden layer")
+    normalise: Normalise = Field(Normalise(), description="affine map of inputs inside the model")
+
+
+class ResNet9Config(Config):
+    """Configuration of `resnet9`."""
+
+    width: int = Field(64, ge=1, le=512, description="channels of the first convolution; the last has eight times as many")
+    norm: Literal["group", "batch"] = Field(
+        "group", description="group: per example, as DP-SGD needs; batch: BatchNorm, which couples the examples of a batch"
+    )
+    groups: int = Field(32, ge=1, le=1024, description="norm group: groups of channels; gcd(groups, channels) of them are used")
+    normalise: Normalise = Field(Normalise(), description="affine map of inputs inside the model")
+
+
+def _lenet_zhu(config: LeNetZhuConfig) -> LeNetZhu:
+    from sparring_zoo.lenet import LeNetZhu
+
+    return LeNetZhu(config)
+
+
+def _convnet(config: ConvNetConfig) -> ConvNet:
+    from sparring_zoo.convnet import ConvNet
+
+    return ConvNet(config)
+
+
+def _mlp(config: MLPConfig) -> MLP:
+    from sparring_zoo.mlp import MLP
+
+    return MLP(config)
+
+
+def _resnet9(config: ResNet9Config) -> ResNet9:
+    from sparring_zoo.resnet import ResNet9
+
+    return ResNet9(config)
+
+
+LENET_ZHU = ModelSpec(
+    name="lenet-zhu",
+    config=LeNetZhuConfig,
+    summary="LeNet of Zhu et al. (2019): sigmoid, no pooling; the classic victim of gradient inversion",
+    build=_lenet_zhu,
+    signature=PER_EXAMPLE,
+)
+CONVNET = ModelSpec(
+    name="convnet",
+    config=ConvNetConfig,
+    summary="small ConvNet of two strided 5x5 convolutions, without pooling or normalisation layers",
+    build=_convnet,
+    signature=PER_EXAMPLE,
+)
+MLP_SPEC = ModelSpec(
+    name="mlp",
+    config=MLPConfig,
+    summary="multilayer perceptron on flattened inputs; without hidden layers, logistic regression",
+    build=_mlp,
+    signature=PER_EXAMPLE,
+)
+RESNET9 = ModelSpec(
+    name="resnet9",
+    config=ResNet9Config,
+    summary="ResNet-9 with GroupNorm (or BatchNorm)",
+    build=_resnet9,
+    signature=lambda config: PER_EXAMPLE if config.norm == "group" else Signature(keeps=ALL),
+)
+
+
+@hookimpl
+def sparring_plugins() -> Iterable[AnySpec]:
+    """The architectures of this distribution."""
+    return (LENET_ZHU, CONVNET, MLP_SPEC, RESNET9)
