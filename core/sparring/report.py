@@ -53,9 +53,13 @@ def _result(outcome: Outcome, label: str) -> str:
 
 
 def _epsilon(outcome: Outcome) -> str:
-    return "; ".join(
-        f"{value:.3g} per {unit} at {outcome.delta:g}, {outcome.accountant}" for unit, value in outcome.epsilon.items()
-    )
+    """Epsilon over the honest clients, from the least to the largest: the largest is what the run may claim for all."""
+    found = []
+    for unit, own in outcome.epsilon_per_client.items():
+        least, most = min(own.values()), max(own.values())
+        spread = f"{least:.3g} to {most:.3g}" if most - least > 0.005 * most else f"{most:.3g}"
+        found.append(f"{spread} per {unit} at {outcome.delta:g}, {outcome.accountant}")
+    return "; ".join(found)
 
 
 def _claim(outcome: Outcome) -> str:
