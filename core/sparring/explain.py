@@ -54,7 +54,7 @@ def _table(report: Report, sources: Mapping[Fact, str]) -> Iterable[str]:
         by_source.setdefault(sources.get(fact, "start"), []).append(str(fact))
     for source, facts in by_source.items():
         head = f"      {'start':16} {source:18} "
-        yield textwrap.fill(", ".join(sorted(facts)), WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
+        yield _filled(head, sorted(facts))
     wrong = {m.step for m in report.missing if not m.waiver} | {d.step for d in report.disorders}
     width = max((len(step.name) for step in report.steps), default=0)
     for i, step in enumerate(report.steps):
@@ -64,8 +64,14 @@ def _table(report: Report, sources: Mapping[Fact, str]) -> Iterable[str]:
         notes += [f"needs {_any(m.clause)}" for m in report.missing if m.step == i]
         mark = "-->" if i in wrong else "   "
         head = f"{mark}{i:2} {step.site.label:16} {step.name:{max(width, 18)}} "
-        indent = " " * len(head)
-        yield textwrap.fill(", ".join(notes), WIDTH, initial_indent=head, subsequent_indent=indent) or head.rstrip()
+        yield _filled(head, notes)
+
+
+def _filled(head: str, notes: Iterable[str]) -> str:
+    """``notes`` behind ``head``, broken between them and never within one."""
+    text = ", ".join(note.replace(" ", "\0") for note in notes)
+    lines = textwrap.wrap(text, WIDTH - len(head), break_long_words=False, break_on_hyphens=False)
+    return ("\n" + " " * len(head)).join([head + (lines or [""])[0], *lines[1:]]).replace("\0", " ").rstrip()
 
 
 def _sentence(report: Report, fault: Missing | Disorder) -> str:
