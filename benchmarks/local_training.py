@@ -30,17 +30,35 @@ SHAPE = DataShape((1, 28, 28), 10)
 
 
 def cnn_55k() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 5, 2, 2), nn.ReLU(), nn.Conv2d(16, 32, 5, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 49, 26), nn.ReLU(),
-        nn.Linear(26, 10),
-    )  # fmt: skip
+    """Two 3x3 convolutions, each with max-pooling."""
+    convolutions = (
+        nn.Conv2d(1, 16, 3, 1, 1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, 1, 1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+    )
+    return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(32 * 49, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+def strided_54k() -> nn.Module:
+    """Two 5x5 convolutions of stride 2, no pooling."""
+    convolutions = (nn.Conv2d(1, 16, 5, 2, 2), nn.ReLU(), nn.Conv2d(16, 32, 5, 2, 2), nn.ReLU())
+    return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(32 * 49, 26), nn.ReLU(), nn.Linear(26, 10))
 
 
 def cnn_582k() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, 32, 5, 1, 2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 5, 1, 2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-        nn.Linear(64 * 49, 168), nn.ReLU(), nn.Linear(168, 10),
-    )  # fmt: skip
+    """Two 5x5 convolutions, each with max-pooling."""
+    convolutions = (
+        nn.Conv2d(1, 32, 5, 1, 2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 5, 1, 2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+    )
+    return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(64 * 49, 168), nn.ReLU(), nn.Linear(168, 10))
 
 
 def mlp() -> nn.Module:
@@ -49,6 +67,7 @@ def mlp() -> nn.Module:
 
 CASES: dict[str, tuple[Callable[[], nn.Module], int, int, int]] = {
     "CNN 55k, 100 clients x 32": (cnn_55k, 100, 32, 32),
+    "strided CNN 54k, 100 clients x 32": (strided_54k, 100, 32, 32),
     "CNN 582k, 10 clients x 64": (cnn_582k, 10, 64, 32),
     "MLP 51k, 16 clients x 128": (mlp, 16, 128, 32),
 }

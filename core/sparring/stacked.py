@@ -77,14 +77,17 @@ class Stacked(Strategy):
         rest = {k: v[0] for k, v in layout.split(start[:1, :]).items() if k not in layout.split(start[0], "parameter")}
         loss = pure_loss(self.module, plan)
 
-        def grads(params: dict[str, Tensor], x: Tensor, y: Tensor, mask: Tensor, own: dict[str, Tensor]) -> dict[str, Tensor]:
+        def grads(
+            params: dict[str, Tensor], x: Tensor, y: Tensor, mask: Tensor | None, own: dict[str, Tensor]
+        ) -> dict[str, Tensor]:
             whole = lambda q, a, b: loss({**rest, **q}, a, b)  # noqa: E731
             return plan.gradient.grads(whole, params, Batch(x, y, mask), own)
 
-        many = vmap(grads)
+        ragged, even = vmap(grads), vmap(grads, in_dims=(0, 0, 0, None, 0))
         for step in range(max((c.steps for c in clients), default=0)):
             x, y, mask = batches.at(step)
-            made = many(dict(layout.split(theta, "parameter")), x, y, mask, stacked)
+            full = mask is None
+            made = (even if full else ragged)(dict(layout.split(theta, "parameter")), x, y, mask, stacked)
             gradient = torch.cat([made[s.name].reshape(len(ids), -1) for s in layout.segments if s.role == "parameter"], 1)
             active = torch.tensor([step < c.steps for c in clients], device=work.device)
             drawn = [
@@ -99,7 +102,7 @@ class Stacked(Strategy):
             if momentum:
                 velocity = torch.where(active[:, None], momentum * velocity + gradient, velocity)
                 gradient = velocity
-            theta = torch.where(active[:, None], theta - lr * gradient, theta)
+            theta = theta.sub_(gradient, alpha=lr) if full else torch.where(active[:, None], theta - lr * gradient, theta)
             theta = batches.after(theta, step)
         out = torch.zeros_like(start)
         torch.sub(theta, start[:, :p], out=out[:, :p])
@@ -118,8 +121,8 @@ class _Batches:
         }
         self.empty = torch.zeros(0, dtype=torch.long)
 
-    def at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs [n, L, ...], targets [n, L, ...] and mask [n, L] of one step."""
+    def at(self, step: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Inputs [n, L, ...], targets [n, L, ...] and mask [n, L] of one step; None where every lot is full."""
         lots = [lots[step] if step < len(lots) else self.empty for lots in self.lots]
         width = max(1, *(len(lot) for lot in lots))
         mask = torch.zeros(len(lots), width, dtype=self.strategy.work.dtype)
@@ -130,8 +133,10 @@ class _Batches:
         device = self.strategy.work.device
         flat = index.view(-1).to(device)
         x, y = self.strategy.x[flat], self.strategy.y[flat]
-        x, y, mask = x.view(len(lots), width, *x.shape[1:]), y.view(len(lots), width, *y.shape[1:]), mask.to(device)
-        return self._changed(x, y, [len(lot) for lot in lots], step) if self.plan.batch else (x, y, mask)
+        x, y = x.view(len(lots), width, *x.shape[1:]), y.view(len(lots), width, *y.shape[1:])
+        if self.plan.batch:
+            return self._changed(x, y, [len(lot) for lot in lots], step)
+        return x, y, None if all(len(lot) == width for lot in lots) else mask.to(device)
 
     def _changed(self, x: Tensor, y: Tensor, sizes: Sequence[int], step: int) -> tuple[Tensor, Tensor, Tensor]:
         """The lots behind the plan's batch functions, which may change the number of rows and the kind of targets."""

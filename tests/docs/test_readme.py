@@ -97,7 +97,7 @@ def test_commands_in_the_readme_exist() -> None:
 @pytest.mark.slow
 def test_the_python_example_runs(tmp_path: Path) -> None:
     (code,) = re.findall(FENCE.format(language="python"), README, re.DOTALL)
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     accuracy = float(done.stdout.splitlines()[-1].split()[0])
     assert 0 < accuracy <= 1

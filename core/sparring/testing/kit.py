@@ -64,6 +64,7 @@ class Check(Generic[T]):
 
     def run(self, subject: Subject) -> None:
         """Test one technique: `AssertionError` with name, value, law and fix, or `Inapplicable`."""
+        __tracebackhide__ = True
         ran, reasons = 0, []
         for target in self.scope.targets(subject):
             try:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import stats
 from torch import Tensor
 
@@ -71,11 +72,11 @@ def noise_as_emitted(trial: Trial) -> None:
     ctx = trial.context(emit=emitted)
     layout = make_layout(COLUMNS)
     if trial.site is Site.UPDATE:
-        updates = Updates(layout_zeros(len(IDS)), layout, IDS, None)
-        rows = trial.apply(trial.build(), updates, replace_layout(ctx, layout)).params.double().numpy()
+        updates = Updates(_zeros(len(IDS)), layout, IDS, None)
+        rows = trial.apply(trial.build(), updates, _of(ctx, layout)).params.double().numpy()
     else:
-        release = Release(layout_zeros(1)[0], layout, 60.0, len(IDS))
-        rows = trial.apply(trial.build(), release, replace_layout(ctx, layout)).params[None].double().numpy()
+        release = Release(_zeros(1)[0], layout, 60.0, len(IDS))
+        rows = trial.apply(trial.build(), release, _of(ctx, layout)).params[None].double().numpy()
     demand(len(emitted) == 1, f"it emitted {len(emitted)} events for one release; the kit knows how to compare one")
     event = emitted[0][0]
     if isinstance(event, GaussianEvent):
@@ -87,24 +88,24 @@ def noise_as_emitted(trial: Trial) -> None:
     for row in rows:
         p = stats.kstest(row, law.cdf).pvalue
         demand(
-            p > RARE,
-            f"its event says {name}; on zeros the noise has deviation {row.std():.4g}, mean {row.mean():.2g} (p = {p:.1g})",
+            p > RARE, f"its event says {name}; on zeros it adds deviation {row.std():.4g}, mean {row.mean():.2g} (p = {p:.1g})"
         )
+    if isinstance(event, GaussianEvent):
+        ratio = float((rows**2).mean()) / scale**2
+        low, high = stats.chi2.ppf((RARE, 1 - RARE), rows.size) / rows.size
+        demand(low < ratio < high, f"its event says {name}; what it adds to zeros has {ratio:.4g} times that variance")
     if len(rows) > 1:
         correlation = np.abs(np.corrcoef(rows) - np.eye(len(rows))).max()
         demand(correlation < 7 / COLUMNS**0.5, f"the noise of two clients has correlation {correlation:.3g}")
 
 
-def layout_zeros(n: int) -> Tensor:
-    """Zero rows [n, COLUMNS]."""
-    import torch
-
+def _zeros(n: int) -> Tensor:
     return torch.zeros(n, COLUMNS)
 
 
-def replace_layout(ctx: Any, layout: Any) -> Any:
+def _of(ctx: Any, layout: Any) -> Any:
     """The context of a model with this layout."""
-    return replace(ctx, layout=layout, parameters=layout_zeros(1)[0])
+    return replace(ctx, layout=layout, parameters=_zeros(1)[0])
 
 
 def _sensitivity(trial: Trial, norm: str) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
     from sparring.facts import Fact
 
 Example = Mapping[str, Any] | Callable[[Path], Mapping[str, Any]]
+
+
+def _folder() -> Path:
+    """An empty folder that lasts as long as the process."""
+    path = tempfile.mkdtemp(prefix="sparring-")
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return Path(path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +59,7 @@ class Subject:
         with contextlib.suppress(ValidationError):
             found.append(self.spec.config())
         for example in self.examples:
-            options = example if isinstance(example, Mapping) else example(Path(self._folder.name))
+            options = example if isinstance(example, Mapping) else example(_folder())
             found.append(self.spec.config.model_validate(dict(options)))
         return tuple(found)
 
@@ -66,10 +75,6 @@ class Subject:
             return any(declares(layer.facts(config)) for config, _ in self.tried for layer in self.layers)
         except Exception:
             return True
-
-    @cached_property
-    def _folder(self) -> tempfile.TemporaryDirectory[str]:
-        return tempfile.TemporaryDirectory()
 
     def trials(self) -> Iterator[Trial]:
         """The technique under each configuration, as a whole."""

@@ -34,6 +34,7 @@ class Case:
 
     def run(self) -> None:
         """Run the check; raises `AssertionError` or `Inapplicable`."""
+        __tracebackhide__ = True
         self.check.run(self.subject)
 
 
@@ -93,6 +94,7 @@ def conformance(
 
     @pytest.mark.parametrize("case", parameters)
     def test_conformance(case: Case) -> None:
+        __tracebackhide__ = True
         try:
             case.run()
         except Inapplicable as reason:

@@ -1,0 +1,8 @@
+"""The distribution keeps every law of the contract that applies to it."""
+
+from sparring_inversion.plugin import sparring_plugins
+
+from sparring.testing import conformance
+
+QUICK = {"inverting-gradients": {"iterations": 150, "restarts": 1}, "dlg": {"iterations": 60, "restarts": 0}}
+test_conformance = conformance(sparring_plugins, fast=QUICK)
