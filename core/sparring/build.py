@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sparring import stacked, workers
 from sparring.aggregate import WeightedMean
-from sparring.context import Setup
+from sparring.context import Round, Setup
 from sparring.errors import ConfigError, DataError
 from sparring.facts import Fact
 from sparring.fedavg import FederatedAveraging
@@ -25,7 +25,7 @@ from sparring.registry import require
 from sparring.resolve import Chosen, Resolved, skips
 from sparring.roles import SITES, Accountant, Aggregator, Data, StreamingAggregator, Trainer
 from sparring.schema import validated
-from sparring.signals import ClientData, ModelPlan
+from sparring.signals import ClientData, Cohort, ModelPlan, Release
 from sparring.sites import Site
 from sparring.specs import Layer
 from sparring.strategies import Strategy, Work
@@ -38,7 +38,10 @@ Transform = Callable[[Any, Any], Any]
 
 @dataclass(frozen=True)
 class Live:
-    """A configured layer: where it acts, the callable, and the facts that hold where it stands."""
+    """A configured layer: where it acts, the callable, the facts that hold where it stands.
+
+    ``behind``: the facts that hold behind it, to be spot-checked; empty unless the experiment asks for that.
+    """
 
     name: str
     site: Site
@@ -46,6 +49,7 @@ class Live:
     instance: Any
     transform: Transform
     facts: tuple[Fact, ...]
+    behind: tuple[Fact, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Built:
     train: Transform
     rule: Aggregator | StreamingAggregator[Any]
     aggregate: Transform
+    host: Callable[[Cohort, Round], Release] | None
     accountant: Accountant | None
     data: Data
     plan: ModelPlan
@@ -139,6 +144,7 @@ def build(resolved: Resolved, progress: Callable[[str, float], None]) -> Built:
         train=train,
         rule=rule,
         aggregate=manager.implementation("server_aggregate", "aggregator"),
+        host=_host(resolved, setup),
         accountant=resolved.accountant.build() if resolved.accountant else None,
         data=data,
         plan=plan,
@@ -168,8 +174,9 @@ def _layers(resolved: Resolved, manager: Manager) -> tuple[Live, ...]:
     for k, step in enumerate(resolved.report.steps):
         if step.name in by_name:
             placed = by_name[step.name]
-            facts = tuple(held.fact for held in resolved.report.trail[k].values())
-            found.append(_live(step.name, placed.layer, placed.owner, manager, "defence_transform", facts))
+            facts, behind = (tuple(held.fact for held in resolved.report.trail[j].values()) for j in (k, k + 1))
+            live = _live(step.name, placed.layer, placed.owner, manager, "defence_transform", facts)
+            found.append(replace(live, behind=behind) if resolved.file.checked else live)
     return tuple(found)
 
 
@@ -326,6 +333,18 @@ def _rule(resolved: Resolved, manager: Manager) -> Aggregator | StreamingAggrega
     rule: Aggregator | StreamingAggregator[Any] = chosen.build() if chosen else WeightedMean()
     manager.admit(rule, "aggregator", chosen.origin if chosen else "sparring")
     return rule
+
+
+def _host(resolved: Resolved, setup: Setup) -> Callable[[Cohort, Round], Release] | None:
+    """What forwards a cohort to the run's host, which rebuilds the COHORT layers and the rule from names and configurations."""
+    if resolved.host is None:
+        return None
+    moved = [p.owner for p in resolved.layers if p.layer.site is Site.COHORT]
+    if resolved.aggregator is None:
+        raise ConfigError(f"'{resolved.host.label}' runs the aggregation rule elsewhere, by name: name one, such as mean")
+    stack = tuple((c.spec.name, c.origin, c.config.model_dump(mode="json")) for c in (*moved, resolved.aggregator))
+    forward: Callable[[Cohort, Round], Release] = resolved.host.build().open(stack, setup.at(resolved.host.label))
+    return forward
 
 
 def choose(resolved: Resolved, work: Work, setup: Setup) -> tuple[Strategy, str]:

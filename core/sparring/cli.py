@@ -71,6 +71,9 @@ def show(name: Annotated[str, typer.Argument(help="a technique")]) -> None:
 
     spec, entry = require(name, [kind for kind in KIND_NAMES if kind != "commands"])
     typer.echo(f"{name} ({entry.kind.rstrip('s')}, {entry})\n{spec.summary}\n")
+    for field in ("licence", "source", "stands_for"):
+        if hasattr(spec, field):
+            typer.echo(f"{field.replace('_', ' ')}: {getattr(spec, field)}")
     options = spec.config.model_json_schema().get("properties", {})
     rows: list[tuple[str, ...]] = [(field, *_option(schema)) for field, schema in options.items()]
     if rows:

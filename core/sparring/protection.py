@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sparring.checker import Missing, Report
-from sparring.claims import Claim
+from sparring.claims import Claim, Heuristic
 from sparring.facts import Principal, Readable, What
 from sparring.sites import Site
 from sparring.taps import read_after
@@ -23,7 +23,7 @@ PUBLISHED: Final = Readable("outsider", "model", "run")
 
 @dataclass(frozen=True)
 class ClaimLine:
-    """A claim of the step ``name``, the principals ``against`` whom it protects, and why it was withdrawn, if it was."""
+    """A claim of the step ``name``, against whom it protects (formal claims), and why it was withdrawn, if it was."""
 
     name: str
     claim: Claim
@@ -31,8 +31,11 @@ class ClaimLine:
     withdrawn: str | None = None
 
     def __str__(self) -> str:
-        who = f"against {', '.join(self.against)}" if self.against else "against nobody"
-        return f"'{self.name}': {self.claim}, " + (f"withdrawn: {self.withdrawn}" if self.withdrawn else who)
+        if self.withdrawn:
+            return f"'{self.name}': {self.claim}, withdrawn: {self.withdrawn}"
+        if isinstance(self.claim, Heuristic):
+            return f"'{self.name}': {self.claim}"
+        return f"'{self.name}': {self.claim}, against {', '.join(self.against) or 'nobody'}"
 
 
 def protects(report: Report, step_index: int, principal: Principal) -> bool:
@@ -79,12 +82,18 @@ def principals(report: Report) -> tuple[Principal, ...]:
 
 def claims(report: Report) -> tuple[ClaimLine, ...]:
     """Every claim of the stack, against whom it holds, and which are withdrawn because they rest on a waived need."""
-    considered = principals(report)
     return tuple(
-        ClaimLine(step.name, claim, tuple(p for p in considered if protects(report, i, p)), _withdrawn(report, i))
+        ClaimLine(step.name, claim, _against(report, i, claim), _withdrawn(report, i))
         for i, step in enumerate(report.steps)
         for claim in step.signature.claims
     )
+
+
+def _against(report: Report, i: int, claim: Claim) -> tuple[Principal, ...]:
+    """Post-processing carries a mechanism's event to every later tap; an argument about one layer reaches no further."""
+    if isinstance(claim, Heuristic):
+        return ()
+    return tuple(p for p in principals(report) if protects(report, i, p))
 
 
 def _withdrawn(report: Report, i: int) -> str | None:

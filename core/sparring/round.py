@@ -21,6 +21,7 @@ from sparring.roles import StreamingAggregator, Task
 from sparring.schema import Rate
 from sparring.signals import Broadcast, Cohort, Release, State, Updates
 from sparring.sites import Site
+from sparring.spotcheck import check_updates
 
 STREAMED = 4 * BLOCK
 SAMPLED_COLUMNS = 4096
@@ -72,6 +73,7 @@ def plan_rounds(built: Built) -> Plan:
         (live.name for live in built.at(Site.COHORT)),
         (live.name for live in built.at(Site.UPDATE) if live.layer.wire),
         (a.label for a in built.attacks if any(live.site is Site.UPDATE for live in a.active)),
+        ("host",) if built.host is not None else (),
         () if isinstance(built.rule, StreamingAggregator) else (type(built.rule).__name__,),
     )
     forced_by = next(force, None)
@@ -246,9 +248,12 @@ def _joined(parts: Sequence[Updates], order: Sequence[int]) -> Updates:
 def _server(built: Built, updates: Updates, ctx: Round, books: Books) -> Release:
     begun = time.perf_counter()
     cohort = Cohort(updates.rows, updates.layout, updates.ids, updates.weights, sources=updates.ids)
-    for live in built.at(Site.COHORT):
-        cohort = _measured(live, cohort, ctx, books, None)
-    release: Release = built.aggregate(cohort, ctx.at("aggregator"))
+    if built.host is not None:
+        release = built.host(cohort, ctx.at("aggregator"))
+    else:
+        for live in built.at(Site.COHORT):
+            cohort = _measured(live, cohort, ctx, books, None)
+        release = built.aggregate(cohort, ctx.at("aggregator"))
     cost = books.costs.setdefault("aggregation", Cost())
     cost.seconds, cost.rounds, cost.acted = cost.seconds + time.perf_counter() - begun, cost.rounds + 1, cost.acted + 1
     if updates.layout.space.modulus is None and not bool(torch.isfinite(release.vector).all()):
@@ -286,6 +291,8 @@ def _measured(live: Live, signal: Any, ctx: Round, books: Books, view: Callable[
     cost.rounds += 1
     if type(after) is not type(signal):
         raise EffectError(f"'{live.name}' returned {type(after).__name__}, it must return {type(signal).__name__}")
+    if live.behind and isinstance(after, Updates):
+        check_updates(live.name, signal, after, live.behind)
     change = _change(signal, after, view)
     if change is not None:
         cost.change += change

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import types
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,14 +13,15 @@ from pydantic import Field
 
 from sparring.facts import Clipped, Identified, Space, Summable, Weighted
 from sparring.hookspecs import hookimpl
-from sparring.roles import Defence
+from sparring.roles import SITES, ActiveAttack, Defence
 from sparring.signals import Updates
-from sparring.signature import Signature
+from sparring.signature import ALL, Signature
 from sparring.sites import Site
-from sparring.specs import AnySpec, Config, DefenceSpec, Layer
+from sparring.specs import AnySpec, AttackSpec, Config, DefenceSpec, Empty, Layer
 from sparring.testing import CHECKS, Case, Inapplicable, cases, conformance
 from sparring.testing.configs import unbounded
 from sparring.testing.sampler import samples
+from sparring.testing.subject import PLAYED
 
 
 class HalvedConfig(Config):
@@ -101,6 +104,27 @@ def test_examples_may_be_functions_of_an_empty_folder() -> None:
     (case, *_) = cases(plugins, examples={"halved": [example]})
     assert [c.factor for c in case.subject.main if isinstance(c, HalvedConfig)] == [0.5, 0.25]
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("site", PLAYED, ids=lambda site: site.label)
+@pytest.mark.parametrize("kind", ["defence", "attack"])
+def test_every_site_has_a_stage_on_which_a_layer_that_only_looks_on_keeps_every_law(site: Site, kind: str) -> None:
+    signal = next(signal for signal, sites in SITES.items() if site in sites)
+    role: Any = Defence if kind == "defence" else ActiveAttack
+
+    def body(namespace: dict[str, Any]) -> None:
+        namespace[f"{kind}_transform"] = hookimpl(lambda self, signal, ctx: signal)
+
+    made = types.new_class("Idle", (role[signal],), {}, body)
+    layer = Layer[Any](site=site, build=lambda config: made(), signature=Signature(keeps=ALL), acts="never")
+    spec: AnySpec = DefenceSpec(name="idle", config=Empty, summary="idle", layers=(layer,))
+    if kind == "attack":
+        spec = AttackSpec(name="idle", config=Empty, summary="idle", game="poisoning", layers=(layer,))
+    beside = {"light-import", "entry-point", "attack-acts"}
+    for case in cases(lambda: (spec,)):
+        if case.check.name not in beside:
+            with contextlib.suppress(Inapplicable):
+                case.run()
 
 
 def test_one_failure_names_technique_check_configuration_value_law_and_fix() -> None:

@@ -53,10 +53,10 @@ def make_round(
 
 
 class Tiny(nn.Sequential):
-    """A smooth perceptron 64 - 16 - 4 whose weights are always the same."""
+    """A smooth perceptron 64 - 32 - 4 whose weights are always the same, and mild enough for gradient inversion to converge."""
 
-    def __init__(self, hidden: int = 16) -> None:
-        super().__init__(nn.Flatten(), nn.Linear(64, hidden), nn.Tanh(), nn.Linear(hidden, SHAPE.classes))
+    def __init__(self, hidden: int = 32) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, hidden), nn.Sigmoid(), nn.Linear(hidden, SHAPE.classes))
         generator = torch.Generator().manual_seed(5)
         with torch.no_grad():
             for p in self.parameters():

@@ -164,7 +164,7 @@ def gradient_sensitivity(trial: Trial) -> None:
         event: Any = plan.gradient.event(client)
         if event is None:
             raise Inapplicable("its gradient rule emits no event")
-        if not isinstance(event, GaussianEvent):
+        if not isinstance(event, GaussianEvent) or not event.noise_multiplier:
             raise Inapplicable(f"the kit has no measure of sensitivity for {type(event).__name__}")
         allowed = deviation(plan.gradient, client) / event.noise_multiplier
         numbers = plan.gradient.numbers(client)
