@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, final
 
 import torch
@@ -74,17 +74,35 @@ class WeightedMean(StreamingAggregator[Sum]):
 
 
 def fold(rule: StreamingAggregator[A], blocks: Iterable[Updates], ctx: Round) -> Release:
-    """Fold blocks of rows, merged in a binary tree over their order: equal bits for any scheduling, O(log) accumulators."""
+    """Fold rows in leaves of `BLOCK`, merged in a binary tree over their order, with O(log) accumulators.
+
+    Equal bits for any scheduling, and however the rows were split into ``blocks``.
+    """
     stack: list[tuple[int, Any]] = []
-    for updates in blocks:
-        for at in range(0, max(len(updates.rows), 1), BLOCK):
-            part = updates.select(updates.ids[at : at + BLOCK]) if len(updates.rows) > BLOCK else updates
-            leaf: tuple[int, Any] = (0, rule.add(rule.init(part), part))
-            while stack and stack[-1][0] == leaf[0]:
-                level, left = stack.pop()
-                leaf = (level + 1, rule.merge(left, leaf[1]))
-            stack.append(leaf)
+    for part in _leaves(blocks):
+        leaf: tuple[int, Any] = (0, rule.add(rule.init(part), part))
+        while stack and stack[-1][0] == leaf[0]:
+            level, left = stack.pop()
+            leaf = (level + 1, rule.merge(left, leaf[1]))
+        stack.append(leaf)
     while len(stack) > 1:
         (_, right), (level, left) = stack.pop(), stack.pop()
         stack.append((level, rule.merge(left, right)))
     return rule.finish(stack[0][1], ctx)
+
+
+def _leaves(blocks: Iterable[Updates]) -> Iterator[Updates]:
+    """The same rows in blocks of `BLOCK`, but for the last; one empty block where there are none."""
+    held: Updates | None = None
+    for block in blocks:
+        held = block if held is None else _beside(held, block)
+        while len(held.ids) > BLOCK:
+            yield held.select(held.ids[:BLOCK])
+            held = held.select(held.ids[BLOCK:])
+    if held is not None:
+        yield held
+
+
+def _beside(first: Updates, second: Updates) -> Updates:
+    weights = None if first.weights is None or second.weights is None else torch.cat([first.weights, second.weights])
+    return replace(first, rows=torch.cat([first.rows, second.rows]), ids=(*first.ids, *second.ids), weights=weights)

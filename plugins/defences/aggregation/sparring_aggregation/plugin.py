@@ -30,7 +30,7 @@ class TrimmedMeanConfig(Config):
 
     @model_validator(mode="after")
     def _one_of(self) -> TrimmedMeanConfig:
-        if self.beta is not None and "f" in self.model_fields_set:
+        if self.beta is not None and self.f != type(self).model_fields["f"].default:
             raise ValueError(f"f is {self.f} and beta is {self.beta}; set one of them")
         return self
 

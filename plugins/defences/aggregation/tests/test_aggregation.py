@@ -214,8 +214,8 @@ def test_a_cohort_too_small_for_f_is_refused(name: str, n: int, f: int, text: st
 
 
 def test_f_and_beta_together_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"f is 1 and beta is 0.2; set one of them"):
-        validated(SPECS["trimmed-mean"].config, {"f": 1, "beta": 0.2}, "defences.trimmed-mean")
+    with pytest.raises(ConfigError, match=r"f is 2 and beta is 0.2; set one of them"):
+        validated(SPECS["trimmed-mean"].config, {"f": 2, "beta": 0.2}, "defences.trimmed-mean")
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -4,5 +4,4 @@ from sparring_aggregation.plugin import sparring_plugins
 
 from sparring.testing import conformance
 
-XFAIL = {"trimmed-mean::config-round-trip": "its validator refuses its own dump: f at its default beside beta counts as set"}
-test_conformance = conformance(sparring_plugins, xfail=XFAIL)
+test_conformance = conformance(sparring_plugins)

@@ -1,0 +1,59 @@
+"""BatchNorm statistics are federated, kept by the clients, or refused; and each choice does what it says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sparring.build import build
+from sparring.errors import ConfigError
+from sparring.experiment import silent
+from sparring.round import Books, plan_rounds, play
+from sparring.signals import State
+from tests.core.federation import batchnorm, experiment
+
+
+def _played(buffers: str, engine: str, rounds: int = 2) -> tuple[State, object]:
+    made = experiment(model=batchnorm, engine=engine, federation={"buffers": buffers, "precision": "float64"})
+    (resolved,) = made.resolve().values()
+    built = build(resolved, silent)
+    state, books = State(built.plan, built.initial, built.layout), Books()
+    for index in range(rounds):
+        state = play(built, plan_rounds(built), state, index, books, lambda *_: None)
+    built.strategy.close()
+    return state, built
+
+
+def test_federated_statistics_travel_behind_the_parameters() -> None:
+    state, built = _played("federated", "sequential")
+    names = [s.name for s in state.layout.segments if s.role == "buffer"]
+    assert names == ["1.running_mean", "1.running_var"]
+    assert not torch.equal(state.row[state.layout.parameters :], built.initial[state.layout.parameters :])  # type: ignore[attr-defined]
+
+
+def test_local_statistics_stay_with_their_client() -> None:
+    state, built = _played("local", "sequential")
+    assert state.layout.size == state.layout.parameters
+    own = built.work.buffers  # type: ignore[attr-defined]
+    assert len({tuple(row.tolist()) for row in own.values()}) == len(own)
+    model = built.trainer.model(state, 1)  # type: ignore[attr-defined]
+    assert torch.equal(torch.cat([model[1].running_mean, model[1].running_var]), own[1])
+
+
+@pytest.mark.parametrize("buffers", ["federated", "local"])
+def test_workers_keep_the_same_statistics(buffers: str) -> None:
+    (one, a), (two, b) = _played(buffers, "sequential"), _played(buffers, "workers")
+    assert torch.allclose(one.row, two.row, rtol=1e-10, atol=1e-12)
+    if buffers == "local":
+        for client, row in a.work.buffers.items():  # type: ignore[attr-defined]
+            assert torch.allclose(row, b.work.buffers[client], rtol=1e-10)  # type: ignore[attr-defined]
+
+
+def test_refused_names_the_fix() -> None:
+    with pytest.raises(ConfigError, match="GroupNorm"):
+        _played("refused", "sequential")
+
+
+def test_stacking_is_refused_with_the_layer() -> None:
+    with pytest.raises(ConfigError, match="BatchNorm2d"):
+        _played("federated", "stacked")
