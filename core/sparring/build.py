@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,29 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparring import stacked, workers
 from sparring.aggregate import WeightedMean
+from sparring.choose import choose
 from sparring.context import Round, Setup
-from sparring.errors import ConfigError, DataError
+from sparring.errors import ConfigError
 from sparring.facts import Fact
 from sparring.fedavg import FederatedAveraging
+from sparring.fit import cast, device_of, fits
+from sparring.groups import HONEST, grouped, whom
 from sparring.keys import Key
 from sparring.layout import Layout, float_buffers
 from sparring.local import LocalPlan
 from sparring.manager import Manager, run_manager
 from sparring.partition import partition
-from sparring.registry import require
-from sparring.resolve import Chosen, Resolved, skips
+from sparring.resolve import Chosen, Resolved
 from sparring.roles import SITES, Accountant, Aggregator, Data, StreamingAggregator, Trainer
-from sparring.schema import validated
 from sparring.signals import ClientData, Cohort, ModelPlan, Release
 from sparring.sites import Site
 from sparring.specs import Layer
 from sparring.strategies import Strategy, Work
-from sparring.train import Sequential
+from sparring.threat import skips
 from sparring.views import LocalSettings
 
-HONEST = "honest"
 Transform = Callable[[Any, Any], Any]
 
 
@@ -108,11 +106,11 @@ def build(resolved: Resolved, progress: Callable[[str, float], None]) -> Built:
     manager = run_manager()
     layers = _layers(resolved, manager)
     dtype = torch.float64 if file.federation.precision == "float64" else torch.float32
-    device = _device(file.performance.device)
-    data = _cast(resolved.dataset.build().load(setup.at("dataset")), dtype)
+    device = device_of(file.performance.device)
+    data = cast(resolved.dataset.build().load(setup.at("dataset")), dtype)
     plan = _model(resolved, data, layers, setup)
     module, initial_module = plan.factory(), _initial(plan, setup)
-    _fits(module, data, resolved.model.label, dtype)
+    fits(module, data, resolved.model.label, dtype)
     federation = file.federation
     buffers = float_buffers(module)
     if buffers and federation.buffers == "refused":
@@ -123,7 +121,7 @@ def build(resolved: Resolved, progress: Callable[[str, float], None]) -> Built:
     split = partition(data.train, federation.clients, file.dataset.partition, setup.key)
     clients = ClientData({i: data.train.take(index) for i, index in split.items()}, data.shape)
     attacks = tuple(_attack(chosen, resolved, manager, setup.key) for chosen in resolved.running)
-    groups = _groups(attacks, federation.clients)
+    groups = grouped(attacks, federation.clients)
     clients = _poison_and_defend(clients, layers, attacks, groups, setup)
     plans = _local_plans(resolved, layers, attacks, setup)
     own = None
@@ -190,45 +188,7 @@ def _attack(chosen: Chosen, resolved: Resolved, manager: Manager, key: Key) -> L
     if spec.reader is not None:
         manager.admit(spec.reader.build(chosen.config), chosen.label, chosen.origin)
         read = manager.implementation("attack_observe", chosen.label)
-    return LiveAttack(chosen, tuple(active), read, _whom(chosen, resolved, bool(active), key))
-
-
-def held_clients(resolved: Resolved, key: Key) -> tuple[int, ...]:
-    """The clients in the adversary's hands, in the order in which attacks are given theirs."""
-    threat, n = resolved.file.threat_model.compromised, resolved.file.federation.clients
-    if threat is None:
-        return ()
-    if threat.clients is not None:
-        wrong = [c for c in threat.clients if not 0 <= c < n]
-        if wrong:
-            raise ConfigError(f"threat_model.compromised.clients names {wrong[0]}; clients are 0 to {n - 1}")
-        return threat.clients
-    order = torch.randperm(n, generator=key.child("compromised").generator())
-    return tuple(int(c) for c in order[: int((threat.fraction or 0) * n + 1e-9)])
-
-
-def _whom(chosen: Chosen, resolved: Resolved, active: bool, key: Key) -> tuple[int, ...]:
-    n, asked = resolved.file.federation.clients, chosen.clients
-    pool = held_clients(resolved, key) if active else tuple(range(n))
-    if asked in (None, "all", "all-compromised"):
-        return pool
-    if isinstance(asked, float) and 0 < asked <= 1:
-        return pool[: max(1, round(asked * len(pool)))]
-    if isinstance(asked, list) and all(isinstance(c, int) and c in pool for c in asked):
-        return tuple(asked)
-    raise ConfigError(
-        f"attacks.{chosen.label}.clients is {asked!r}; it must be 'all', a share in (0, 1], or a list out of {list(pool)}"
-    )
-
-
-def _groups(attacks: Sequence[LiveAttack], clients: int) -> dict[str, tuple[int, ...]]:
-    free = set(range(clients))
-    groups: dict[str, tuple[int, ...]] = {}
-    for attack in attacks:
-        if any(live.site.client_side for live in attack.active):
-            groups[attack.label] = tuple(sorted(c for c in attack.clients if c in free))
-            free -= set(groups[attack.label])
-    return {HONEST: tuple(sorted(free)), **groups}
+    return LiveAttack(chosen, tuple(active), read, whom(chosen, resolved, bool(active), key))
 
 
 def _poison_and_defend(
@@ -283,33 +243,6 @@ def _initial(plan: ModelPlan, setup: Setup) -> nn.Module:
         return plan.factory()
 
 
-def _fits(module: nn.Module, data: Data, name: str, dtype: torch.dtype) -> None:
-    inputs = torch.zeros(2, *data.shape.inputs, dtype=dtype)
-    try:
-        with torch.no_grad():
-            shape = tuple(module.to(dtype).eval()(inputs).shape)
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise DataError(f"model '{name}' does not accept inputs of shape {data.shape.inputs}: {error}") from error
-    wanted = (2, data.shape.classes) if data.shape.task == "classification" else (2, data.shape.classes, *data.shape.inputs[1:])
-    if shape != wanted:
-        raise DataError(f"model '{name}' returns {shape[1:]} for an input; the data needs {wanted[1:]} ({data.shape.task})")
-
-
-def _cast(data: Data, dtype: torch.dtype) -> Data:
-    return replace(
-        data,
-        train=replace(data.train, x=data.train.x.to(dtype)),
-        test=replace(data.test, x=data.test.x.to(dtype)),
-        public=None if data.public is None else replace(data.public, x=data.public.x.to(dtype)),
-    )
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("performance.device is cuda, but torch sees no CUDA device; use auto or cpu")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def _settings(resolved: Resolved) -> LocalSettings:
     f = resolved.file.federation
     o = f.optimiser
@@ -345,30 +278,3 @@ def _host(resolved: Resolved, setup: Setup) -> Callable[[Cohort, Round], Release
     stack = tuple((c.spec.name, c.origin, c.config.model_dump(mode="json")) for c in (*moved, resolved.aggregator))
     forward: Callable[[Cohort, Round], Release] = resolved.host.build().open(stack, setup.at(resolved.host.label))
     return forward
-
-
-def choose(resolved: Resolved, work: Work, setup: Setup) -> tuple[Strategy, str]:
-    """The training strategy and why: by device and model, unless the file says which."""
-    engine, asked = resolved.file.engine, resolved.file.performance.workers
-    if not isinstance(engine, str) or engine not in ("auto", "sequential", "workers", "stacked"):
-        name, options = (engine, {}) if isinstance(engine, str) else (engine.name, engine.options)
-        spec: Any = require(name, ("engines",))[0]
-        return spec.build(validated(spec.config, options, "engine")).strategy(work, setup), f"engine {name}"
-    module = work.plan.factory()
-    unstackable = stacked.obstacle(module) or ("local buffers are kept per client" if work.buffers else None)
-    unforkable = workers.obstacle() or (f"training runs on {work.device.type}" if work.device.type != "cpu" else None)
-    cores = asked or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else asked or os.cpu_count() or 1
-    if engine == "stacked" or (engine == "auto" and not unstackable and _prefers_stacked(module, work)):
-        if unstackable:
-            raise ConfigError(f"engine is stacked, but this model cannot be: {unstackable}; use workers or sequential")
-        return stacked.Stacked(work), "asked for" if engine == "stacked" else f"no convolution, or on {work.device.type}"
-    if engine == "workers" or (engine == "auto" and not unforkable and cores > 1 and len(work.data.clients) > 1):
-        if unforkable:
-            raise ConfigError(f"engine is workers, but {unforkable}; use sequential or stacked")
-        return workers.Workers(work, cores), "asked for" if engine == "workers" else f"convolutions on {cores} cores"
-    return Sequential(work), "asked for" if engine == "sequential" else unforkable or "one core, or one client"
-
-
-def _prefers_stacked(module: nn.Module, work: Work) -> bool:
-    convolutions = any(isinstance(child, nn.modules.conv._ConvNd) for child in module.modules())
-    return work.device.type != "cpu" or not convolutions

@@ -13,11 +13,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from sparring.build import HONEST, Built, LiveAttack
+from sparring.build import Built, LiveAttack
 from sparring.errors import BudgetSpent, CheckpointError
 from sparring.facts import Knows
 from sparring.files import write_bytes
 from sparring.games import Truth
+from sparring.groups import HONEST
 from sparring.layout import Layout
 from sparring.signals import Broadcast, Examples, Release, Responses, State, Updates
 from sparring.sites import Site

@@ -9,25 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sparring.checker import Disorder, Report, Sight, Waiver, sight, walk
+from sparring.checker import Report, Sight, Waiver, sight, walk
+from sparring.defaults import MEAN, averaging
 from sparring.errors import CompositionError, ConfigError
 from sparring.explain import Known, explain
-from sparring.facts import (
-    Controls,
-    Fact,
-    Hardware,
-    Identified,
-    Knows,
-    PoissonSampled,
-    Readable,
-    Space,
-    Summable,
-    Weighted,
-    closed_fields,
-)
+from sparring.facts import Fact, closed_fields
 from sparring.registry import Entry, entries, load, require
-from sparring.schema import File, Named, Rate, validated
-from sparring.signature import ALL, Signature, Step
+from sparring.schema import File, Named, validated
+from sparring.signature import Signature, Step
 from sparring.sites import Site
 from sparring.specs import (
     AccountantSpec,
@@ -42,6 +31,7 @@ from sparring.specs import (
     Spec,
     TrainerSpec,
 )
+from sparring.threat import skips, start_facts
 
 STACKED_KINDS = ("defences", "aggregators", "hosts")
 DEFAULT_RULE = "mean (default)"
@@ -150,7 +140,9 @@ def resolve(file: File, objects: Mapping[str, Spec[Any]] | None = None) -> Resol
             raise CompositionError(f"the stack names two {what}, {names}; a run has one: drop one of them")
     placed = tuple(_place(stack, file))
     steps = tuple(_arrange(stack, placed, trainer, aggregators, file))
-    sources = _start(file, dataset, model)
+    assert isinstance(dataset.spec, DatasetSpec)
+    assert isinstance(model.spec, ModelSpec)
+    sources = start_facts(file, dataset.spec.facts(dataset.config), model.spec.facts(model.config))
     report = walk(steps, sources, _waivers(file, steps))
     defences = tuple(c for c in stack if isinstance(c.spec, DefenceSpec))
     return Resolved(
@@ -196,13 +188,6 @@ def _listed(items: Sequence[Any], kinds: Iterable[str], where: str) -> tuple[Cho
     return tuple(chosen)
 
 
-def skips(control: str | None, site: Site, wire: bool) -> bool:
-    """Whether a client that the adversary controls this far does not run a defence at ``site``."""
-    if control is None or wire or not site.client_side:
-        return False
-    return site is Site.DATA or (control in ("training", "update") and site.local) or control == "update"
-
-
 def _place(stack: Sequence[Chosen], file: File) -> Iterable[Placed]:
     held = file.threat_model.compromised
     for chosen in stack:
@@ -238,7 +223,9 @@ def _arrange(
             own = [Step(chosen.label, Site.UPDATE, chosen.spec.facts(chosen.config))]
         exits.append((max(step.site for step in own if step.site is not Site.OPEN), chosen))
         steps += own
-    given = [Step(trainer.label if trainer else DEFAULT_TRAINER, Site.TRAINER, _training(trainer, file))]
+    spec = trainer.spec if trainer else None
+    trained = spec.facts(trainer.config) if trainer and isinstance(spec, TrainerSpec) else averaging(file)
+    given = [Step(trainer.label if trainer else DEFAULT_TRAINER, Site.TRAINER, trained)]
     if not rules:
         given.append(Step(DEFAULT_RULE, Site.AGGREGATE, MEAN))
     if any(later[0] < earlier[0] for earlier, later in itertools.pairwise(exits)):
@@ -257,50 +244,6 @@ def _unsorted(steps: Sequence[Step], given: Sequence[Step]) -> list[Step]:
         at = next((k for k, other in enumerate(placed) if other.site > step.site), len(placed))
         placed.insert(at, step)
     return placed
-
-
-MEAN = Signature(needs=(Summable(),), keeps=ALL)
-"""The weighted mean reads no single update; it keeps what it is given."""
-
-
-def _training(trainer: Chosen | None, file: File) -> Signature:
-    if trainer is not None and isinstance(trainer.spec, TrainerSpec):
-        return trainer.spec.facts(trainer.config)
-    gives: list[Fact] = [Summable(), Space("real")]
-    if file.federation.weighting == "examples":
-        gives.append(Weighted())
-    if not file.threat_model.anonymous:
-        gives.append(Identified())
-    return Signature(gives=tuple(gives), keeps=ALL)
-
-
-def _start(file: File, dataset: Chosen, model: Chosen) -> dict[Fact, str]:
-    """Every fact at the start with its source."""
-    threat = file.threat_model
-    granted: list[Fact] = [
-        Readable("aggregator", "update", "client"),
-        Readable("aggregator", "update", "cohort"),
-        Readable("client", "model", "round"),
-        Readable("outsider", "model", "run"),
-        Readable("outsider", "response", "example"),
-    ]
-    if threat.server != "trusted":
-        granted += [Readable("server", "update", "client"), Readable("server", "update", "cohort")]
-        granted += [Readable("server", "model", "round"), Readable("server", "trace", "round")]
-    if threat.server == "malicious":
-        granted.append(Controls("server", "broadcast"))
-    if threat.compromised is not None:
-        powers = {"data": ["data"], "training": ["data", "training"], "update": ["data", "training", "update"]}
-        granted += [Controls("client", what) for what in powers[threat.compromised.control]]  # type: ignore[arg-type]
-    granted += [Knows(what) for what in threat.knows]
-    granted += [Hardware(kind) for kind in threat.hardware]
-    sources: dict[Fact, str] = dict.fromkeys(granted, "threat model")
-    for chosen, source in ((dataset, "dataset"), (model, "model")):
-        assert isinstance(chosen.spec, DatasetSpec | ModelSpec)
-        sources.update(dict.fromkeys(chosen.spec.facts(chosen.config).gives, source))
-    if isinstance(file.federation.cohort, Rate):
-        sources[PoissonSampled("client", file.federation.cohort.rate)] = "federation"
-    return sources
 
 
 def _waivers(file: File, steps: Sequence[Step]) -> list[Waiver]:
@@ -352,6 +295,3 @@ def _gives(entry: Entry) -> Iterable[Known]:
             return
         gives = tuple(fact for layer in spec.layers for fact in _stamped(layer.facts(config), "all").gives)
         yield Known(entry.name, gives)
-
-
-__all__ = ["Chosen", "Disorder", "Placed", "Resolved", "known_layers", "resolve", "skips"]

@@ -5,55 +5,24 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sparring.aggregate import BLOCK, fold
-from sparring.build import HONEST, Built, Live
-from sparring.claims import Event
+from sparring.build import Built
 from sparring.context import Round, Wire
 from sparring.errors import EffectError, NumericalError, RoundAborted
 from sparring.facts import Knows
+from sparring.groups import HONEST
+from sparring.measure import Books, Cost, measured
 from sparring.roles import StreamingAggregator, Task
 from sparring.schema import Rate
 from sparring.signals import Broadcast, Cohort, Release, State, Updates
 from sparring.sites import Site
-from sparring.spotcheck import check_updates
 
 STREAMED = 4 * BLOCK
-SAMPLED_COLUMNS = 4096
-
-
-@dataclass
-class Cost:
-    """What one layer did and took over a run."""
-
-    seconds: float = 0.0
-    change: float = 0.0
-    rounds: int = 0
-    acted: int = 0
-
-
-@dataclass
-class Books:
-    """What a run keeps count of: mechanism events per client, cost per layer, bytes, rejections."""
-
-    events: dict[int, dict[Event, int]] = field(default_factory=dict)
-    costs: dict[str, Cost] = field(default_factory=dict)
-    up: int = 0
-    down: int = 0
-    aborted: int = 0
-    rejected: int = 0
-    excluded: int = 0
-
-    def charge(self, event: Event, clients: Sequence[int]) -> None:
-        """One occurrence of ``event`` for each of ``clients``."""
-        for client in clients:
-            own = self.events.setdefault(client, {})
-            own[event] = own.get(event, 0) + 1
 
 
 Tap = Callable[[int, Broadcast, Updates | Release], None]
@@ -89,19 +58,19 @@ def play(built: Built, plan: Plan, state: State, index: int, books: Books, tap: 
     ctx.wire.down("broadcast", {i: broadcast.to(i).row.nbytes for i in ids})
     try:
         if plan.streams:
-            blocks = (
-                _clients(built, broadcast, ids[at : at + STREAMED], ctx, books, tap) for at in range(0, len(ids), STREAMED)
-            )
-            release = fold(built.rule, (b for b in blocks if b.ids), ctx) if ids else None  # type: ignore[arg-type]
+            shares = (ids[at : at + STREAMED] for at in range(0, len(ids), STREAMED))
+            blocks = (part for part in (_clients(built, broadcast, own, ctx, books, tap) for own in shares) if part.ids)
+            first = next(blocks, None)
+            release = None if first is None else fold(built.rule, itertools.chain((first,), blocks), ctx)  # type: ignore[arg-type]
         else:
             updates = _clients(built, broadcast, ids, ctx, books, tap)
             release = _server(built, updates, ctx, books) if updates.ids else None
         if release is not None and release.total > 0:
             for live in built.at(Site.OPEN):
-                release = live.transform(release, ctx.at(live.name, live.facts))
+                release = measured(live, release, ctx, books, lambda r: r.params[None])
             tap(index, broadcast, release)
             for live in built.at(Site.RELEASE):
-                release = _measured(live, release, ctx, books, lambda r: r.params[None])
+                release = measured(live, release, ctx, books, lambda r: r.params[None])
             state = built.trainer.apply(state, _projected(release, state))
             books.excluded += len(release.excluded)
     except RoundAborted:
@@ -149,9 +118,12 @@ def _broadcast(built: Built, state: State, ctx: Round, books: Books) -> Broadcas
     for attack in built.attacks:
         for live in attack.active:
             if live.site is Site.BROADCAST:
-                broadcast = live.transform(broadcast, ctx.at(live.name))
+                broadcast = measured(live, broadcast, ctx, books, lambda b: b.row[None])
     for live in built.at(Site.BROADCAST):
-        broadcast = _measured(live, broadcast, ctx, books, lambda b: b.row[None])
+        broadcast = measured(live, broadcast, ctx, books, lambda b: b.row[None])
+    odd = [client for client, own in broadcast.overrides.items() if own.layout != broadcast.layout]
+    if odd:
+        raise EffectError(f"client {odd[0]} is sent a model of another layout than the others; send all of them that layout")
     return broadcast
 
 
@@ -164,14 +136,14 @@ def _clients(built: Built, broadcast: Broadcast, ids: Sequence[int], ctx: Round,
     wire = next((k for k, live in enumerate(chain) if live.layer.wire), len(chain))
     honest = updates.select([i for i in updates.ids if i not in free]) if free else updates
     for live in chain[:wire]:
-        honest = _measured(live, honest, ctx, books, lambda u: u.params)
-        _finite(honest, live.name, HONEST)
+        honest = measured(live, honest, ctx, books, lambda u: u.params)
+        _finite(honest, live.name)
     updates = _joined([honest, *_attacked(built, updates, honest, free, ctx, books)], updates.ids) if free else honest
     for live in chain[wire:]:
         if live.layer.wire or not free:
-            updates = _measured(live, updates, ctx, books, lambda u: u.params)
+            updates = measured(live, updates, ctx, books, lambda u: u.params)
         else:
-            honest = _measured(live, updates.select([i for i in updates.ids if i not in free]), ctx, books, lambda u: u.params)
+            honest = measured(live, updates.select([i for i in updates.ids if i not in free]), ctx, books, lambda u: u.params)
             updates = _joined([honest, updates.select([i for i in updates.ids if i in free])], updates.ids)
     if updates.layout.space.kind != "sealed":
         arrived = ctx.wire.up("update", dict.fromkeys(updates.ids, updates.rows.element_size() * updates.layout.size))
@@ -190,7 +162,10 @@ def _trained(built: Built, broadcast: Broadcast, ids: Sequence[int], ctx: Round,
         updates: Updates = built.train(Task(broadcast, own, group, built.work, built.strategy), ctx.at("trainer"))
         cost = books.costs.setdefault("local training", Cost())
         cost.seconds, cost.rounds, cost.acted = cost.seconds + time.perf_counter() - begun, cost.rounds + 1, cost.acted + 1
-        _finite(updates, "local training", group)
+        if group == HONEST:
+            _finite(updates, "local training")
+        else:
+            updates = _accepted(updates, books)
         rule = built.work.plans[group].gradient
         for client in own:
             event = rule.event(_client(built, client))
@@ -222,17 +197,22 @@ def _attacked(
         )
         for live in attack.active:
             if live.site is Site.UPDATE:
-                own = _measured(live, own, grants, books, lambda u: u.params)
-        finite = torch.isfinite(own.rows).all(dim=1)
-        if not bool(finite.all()):
-            books.rejected += int((~finite).sum())
-            own = own.select([i for i, good in zip(own.ids, finite.tolist(), strict=True) if good])
-        yield own
+                own = measured(live, own, grants, books, lambda u: u.params)
+        yield _accepted(own, books)
+
+
+def _accepted(updates: Updates, books: Books) -> Updates:
+    """What the server takes from compromised clients: rows of numbers; the others are counted."""
+    finite = torch.isfinite(updates.rows).all(dim=1)
+    if bool(finite.all()):
+        return updates
+    books.rejected += int((~finite).sum())
+    return updates.select([i for i, good in zip(updates.ids, finite.tolist(), strict=True) if good])
 
 
 def _joined(parts: Sequence[Updates], order: Sequence[int]) -> Updates:
     """Updates of disjoint clients as one, in the order of ``order``."""
-    kept = [part for part in parts if part.ids]
+    kept = [part for part in parts if part.ids] or list(parts[:1])
     if len(kept) == 1:
         whole = kept[0]
     else:
@@ -252,7 +232,7 @@ def _server(built: Built, updates: Updates, ctx: Round, books: Books) -> Release
         release = built.host(cohort, ctx.at("aggregator"))
     else:
         for live in built.at(Site.COHORT):
-            cohort = _measured(live, cohort, ctx, books, None)
+            cohort = measured(live, cohort, ctx, books, None)
         release = built.aggregate(cohort, ctx.at("aggregator"))
     cost = books.costs.setdefault("aggregation", Cost())
     cost.seconds, cost.rounds, cost.acted = cost.seconds + time.perf_counter() - begun, cost.rounds + 1, cost.acted + 1
@@ -270,49 +250,13 @@ def _projected(release: Release, state: State) -> Release:
     return replace(release, vector=vector, layout=state.layout)
 
 
-def _finite(updates: Updates, layer: str, group: str) -> None:
+def _finite(updates: Updates, layer: str) -> None:
     if not updates.rows.is_floating_point() or bool(torch.isfinite(updates.rows.sum())):
         return
     bad = ~torch.isfinite(updates.rows).all(dim=1)
     if bool(bad.any()):
         clients = [i for i, wrong in zip(updates.ids, bad.tolist(), strict=True) if wrong]
         raise NumericalError(
-            f"NaN or Inf in the update of client {', '.join(map(str, clients[:5]))} ({group}) after {layer}; "
+            f"NaN or Inf in the update of client {', '.join(map(str, clients[:5]))} after {layer}; "
             "lower the learning rate, or look at that client's data"
         )
-
-
-def _measured(live: Live, signal: Any, ctx: Round, books: Books, view: Callable[[Any], Tensor] | None) -> Any:
-    """Apply a layer, and record its time and its relative change on sampled columns."""
-    cost = books.costs.setdefault(live.name, Cost())
-    begun = time.perf_counter()
-    after = live.transform(signal, ctx.at(live.name, live.facts))
-    cost.seconds += time.perf_counter() - begun
-    cost.rounds += 1
-    if type(after) is not type(signal):
-        raise EffectError(f"'{live.name}' returned {type(after).__name__}, it must return {type(signal).__name__}")
-    if live.behind and isinstance(after, Updates):
-        check_updates(live.name, signal, after, live.behind)
-    change = _change(signal, after, view)
-    if change is not None:
-        cost.change += change
-    acted = change is None or change > 0
-    cost.acted += acted
-    if live.layer.acts == "always" and not acted:
-        raise EffectError(f"'{live.name}' declares that it always acts, and changed nothing in round {ctx.index}")
-    return after
-
-
-def _change(before: Any, after: Any, view: Callable[[Any], Tensor] | None) -> float | None:
-    """Relative L2 change, 0 only where nothing changed; None where the two cannot be compared."""
-    if after is before:
-        return 0.0
-    if view is None:
-        return None
-    x, y = view(before), view(after)
-    if x.shape != y.shape or x.dtype != y.dtype or not x.numel() or getattr(before, "ids", None) != getattr(after, "ids", None):
-        return None
-    step = max(1, x.shape[1] // SAMPLED_COLUMNS)
-    sample, changed = x[:, ::step], y[:, ::step]
-    moved = float((changed - sample).norm()) / max(float(sample.norm()), 1e-30)
-    return moved if moved > 0 else 0.0 if torch.equal(x, y) else 1e-30

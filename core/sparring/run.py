@@ -14,14 +14,16 @@ import torch
 from torch import nn
 
 from sparring import checkpoint
-from sparring.build import HONEST, Built
+from sparring.build import Built
 from sparring.claims import Event, GaussianEvent, LaplaceEvent
 from sparring.errors import EffectError, NumericalError
 from sparring.games import GAMES, Score
+from sparring.groups import HONEST
+from sparring.measure import Books, Cost
 from sparring.protection import claims
 from sparring.record import Recorder, truth_of, view_of
 from sparring.roles import Stateful
-from sparring.round import Books, Cost, plan_rounds, play
+from sparring.round import plan_rounds, play
 from sparring.signals import Broadcast, Examples, Release, State, Updates
 from sparring.specs import AttackSpec
 

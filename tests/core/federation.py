@@ -18,9 +18,10 @@ from sparring.build import Built, build
 from sparring.context import Setup
 from sparring.experiment import silent
 from sparring.hookspecs import hookimpl
+from sparring.measure import Books
 from sparring.registry import Entry
 from sparring.roles import SITES, ActiveAttack, Data, Dataset, Defence
-from sparring.round import Books, plan_rounds, play
+from sparring.round import plan_rounds, play
 from sparring.run import Outcome, run_cell
 from sparring.signals import Broadcast, DataShape, Examples, Release, State, Updates
 from sparring.signature import Signature
@@ -186,7 +187,10 @@ def played(given: Experiment | Built, rounds: int | None = None) -> Played:
     result = Played(made, [State(made.plan, made.initial, made.layout)], Books(), [], [])
 
     def tap(index: int, broadcast: Broadcast, signal: Updates | Release) -> None:
-        (result.updates if isinstance(signal, Updates) else result.releases).append(signal)  # type: ignore[attr-defined]
+        if isinstance(signal, Updates):
+            result.updates.append(signal)
+        else:
+            result.releases.append(signal)
 
     plan = plan_rounds(made)
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -43,7 +45,7 @@ KINDS = st.one_of(
 @settings(max_examples=150, deadline=None)
 @given(how=KINDS, clients=st.integers(1, 12), extra=st.integers(0, 150), classes=st.integers(1, 6), seed=st.integers(0, 2**40))
 def test_every_example_goes_to_one_client_and_every_client_holds_one(
-    how: dict[str, object], clients: int, extra: int, classes: int, seed: int
+    how: dict[str, Any], clients: int, extra: int, classes: int, seed: int
 ) -> None:
     data = examples(clients + extra, classes, seed % 97)
     parts = split(data, clients, seed, **how)
@@ -55,7 +57,7 @@ def test_every_example_goes_to_one_client_and_every_client_holds_one(
 
 
 @pytest.mark.parametrize("how", [{"kind": "iid"}, {"kind": "dirichlet"}, {"kind": "quantity"}, {"kind": "classes"}])
-def test_another_seed_splits_otherwise(how: dict[str, object]) -> None:
+def test_another_seed_splits_otherwise(how: dict[str, Any]) -> None:
     data = examples(200)
     a, b = (split(data, 5, seed, **how) for seed in (1, 2))
     assert any(len(a[k]) != len(b[k]) or not torch.equal(a[k], b[k]) for k in a)
@@ -143,6 +145,6 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("data", "clients", "how", "message"), REFUSED)
-def test_what_cannot_be_split_is_refused(data: Examples, clients: int, how: dict[str, object], message: str) -> None:
+def test_what_cannot_be_split_is_refused(data: Examples, clients: int, how: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         split(data, clients, **how)

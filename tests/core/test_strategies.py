@@ -1,4 +1,4 @@
-"""Strategies: each trains the same numbers, whatever the model, the slots and the number of workers; no worker is left behind."""
+"""Strategies: each trains the same numbers, whatever the model, the slots and the workers; no worker is left behind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sparring.strategies import Strategy, Work
 from sparring.train import Sequential
 from sparring.views import LocalSettings
 from sparring.workers import Workers
-from tests.core.federation import SHAPE, Memory, batchnorm, blobs, built, conv, dropout, experiment, linear, mlp
+from tests.core.federation import SHAPE, Memory, batchnorm, blobs, built, conv, dropout, experiment, linear, mlp, played
 
 ROOT = Path(__file__).parents[2]
 RAGGED = (1, 3, 8, 13, 20, 31)
@@ -49,7 +49,8 @@ def work_of(
     **settings: Any,
 ) -> Work:
     """A piece of work over synthetic clients of these sizes."""
-    fields = {"algorithm": "fedavg", "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, "batch_size": 8, "epochs": 1, "steps": None}
+    plain = {"algorithm": "fedavg", "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0}
+    fields = {**plain, "batch_size": 8, "epochs": 1, "steps": None, **settings}
     clients = {i: blobs(n, torch.Generator().manual_seed(i)) for i, n in enumerate(sizes)}
     clients = {i: replace(e, x=e.x.to(dtype)) for i, e in clients.items()}
     return Work(
@@ -57,7 +58,7 @@ def work_of(
         Layout.of(model()),
         ClientData(clients, SHAPE),
         {"honest": plan or LocalPlan()},
-        LocalSettings(**{**fields, **settings}),
+        LocalSettings(**fields),
         Key(11),
         torch.device("cpu"),
         dtype,
@@ -158,7 +159,7 @@ CASES = {
     ),
     "a batch function that adds rows": Case(mlp, {}, LocalPlan().with_batch("double", double)),
     "another loss": Case(
-        mlp, {}, LocalPlan().with_loss(lambda base: lambda forward, batch: base(forward, batch) + forward(batch.x).square().sum(1))
+        plan=LocalPlan().with_loss(lambda base: lambda forward, batch: base(forward, batch) + forward(batch.x).square().sum(1))
     ),
 }
 
@@ -200,6 +201,11 @@ def test_a_row_does_not_depend_on_the_company(kind: str) -> None:
     assert apart(alone, whole[[4, 2]]) < 1e-12
 
 
+def with_relu() -> nn.Module:
+    """The net of `mlp` with another activation."""
+    return nn.Sequential(*[nn.ReLU() if isinstance(child, nn.Tanh) else child for child in mlp().children()])
+
+
 @pytest.mark.parametrize("kind", STRATEGIES)
 def test_what_the_server_sends_to_one_client_reaches_that_client_alone(kind: str) -> None:
     """Its own parameters, and its own model of the same layout."""
@@ -207,7 +213,7 @@ def test_what_the_server_sends_to_one_client_reaches_that_client_alone(kind: str
     row = work.layout.row(work.plan.factory()).double()
     plain = Broadcast(work.plan, row, work.layout)
     other = replace(plain, row=row * 2)
-    relu = replace(plain, plan=ModelPlan(lambda: nn.Sequential(*[nn.ReLU() if isinstance(m, nn.Tanh) else m for m in mlp()]), SHAPE))
+    relu = replace(plain, plan=ModelPlan(with_relu, SHAPE))
     strategy = STRATEGIES[kind](work)
     ids = (0, 1, 2, 3)
     usual = strategy.train(plain, ids, "honest", 0)
@@ -237,7 +243,7 @@ def test_fedsgd_sends_minus_the_mean_gradient() -> None:
     row = work.layout.row(module)
     (sent,) = Sequential(work).train(Broadcast(work.plan, row, work.layout), (3,), "honest", 0)
     examples = work.data.clients[3]
-    F.cross_entropy(module(examples.x), examples.y).backward()  # type: ignore[no-untyped-call]
+    F.cross_entropy(module(examples.x), examples.y).backward()
     gradient = torch.cat([p.grad.reshape(-1) for p in module.parameters() if p.grad is not None])
     assert apart(sent, -gradient) < 1e-12
 
@@ -253,7 +259,7 @@ def test_local_training_is_the_textbook_loop() -> None:
     for _ in range(2):
         for batch in torch.randperm(20, generator=stream).split(8):
             optimiser.zero_grad()
-            F.cross_entropy(module(examples.x[batch]), examples.y[batch]).backward()  # type: ignore[no-untyped-call]
+            F.cross_entropy(module(examples.x[batch]), examples.y[batch]).backward()
             optimiser.step()
     assert apart(sent, work.layout.row(module) - row) < 1e-10
 
@@ -263,8 +269,6 @@ def test_local_buffers_stay_with_their_clients(engine: str) -> None:
     federation = {"buffers": "local", "rounds": 3, "cohort": 2}
     made = built(experiment(batchnorm, engine=engine, performance={"workers": 2}, federation=federation))
     assert all(segment.role != "buffer" for segment in made.layout.segments)
-    from tests.core.federation import played
-
     result = played(made)
     assert made.work.buffers is not None
     trained_ids = {i for updates in result.updates for i in updates.ids}
@@ -331,7 +335,7 @@ def test_no_worker_outlives_an_error_in_training() -> None:
     work = work_of(mlp, plan=LocalPlan().with_batch("broken", broken))
     strategy, broadcast = started(work)
     pids = pids_of(strategy)
-    with pytest.raises(SparringError, match="client 2.*no such batch"):
+    with pytest.raises(SparringError, match=r"client 2.*no such batch"):
         strategy.train(broadcast, tuple(work.data), "honest", 1)
     assert gone(pids)
 

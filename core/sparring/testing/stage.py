@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from sparring.aggregate import fold
-from sparring.build import HONEST
 from sparring.claims import Event
 from sparring.context import Context, Round, Setup, Wire
 from sparring.facts import Clipped, Fact, Identified, Space, Summable, Weighted, closed_fields
+from sparring.groups import HONEST
 from sparring.keys import Key
 from sparring.layout import Layout
 from sparring.local import LocalPlan

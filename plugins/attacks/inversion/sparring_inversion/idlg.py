@@ -13,11 +13,10 @@ from sparring.views import Capture
 def _last(capture: Capture) -> Segment:
     """The bias [K] of the last linear layer or, where it has none or sends none, its weight [K, h]."""
     classes = capture.plan.shape.classes
-    tail = [s for s in capture.layout.segments if s.role == "parameter"][-2:]
-    for rank in (1, 2):
-        for segment in reversed(tail):
-            if len(segment.shape) == rank and segment.shape[0] == classes:
-                return segment
+    last = [s for s in capture.layout.segments if s.role == "parameter"][-1:]
+    for s in last:
+        if s.shape[:1] == (classes,) and (len(s.shape) == 2 or (len(s.shape) == 1 and s.name.endswith("bias"))):
+            return s
     raise ConfigError(
         f"labels: idlg reads the gradient of a last linear layer with {classes} outputs, and this model's updates end in none; "
         "grant the labels (labels: granted)"

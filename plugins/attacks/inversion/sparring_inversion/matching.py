@@ -63,7 +63,7 @@ class Stack:
 
     @cached_property
     def gradient(self) -> Callable[[Tensor], Gradient]:
-        """Of dummies [S, B, ...], the gradients of the mean loss by parameter name, each [S, ...], differentiable in the dummies."""
+        """Of dummies [S, B, ...], the gradients of the mean loss by parameter name, each [S, ...], with a graph to the dummies."""
         first = self.captures[0]
         module = first.module().to(first.row.device).requires_grad_(False)
         theta = dict(first.layout.split(first.parameters, "parameter"))

@@ -197,9 +197,9 @@ class TestLabels:
             right += size - int((counts[0] - counts[1]).abs().sum()) // 2
         assert right >= 0.95 * len(y)
 
-    def test_a_model_without_a_last_linear_layer_is_refused(self) -> None:
-        x, y = digits(1)
-        view = captured(lambda: nn.Sequential(nn.Conv2d(1, 10, 8), nn.Flatten()), x, y)
+    @pytest.mark.parametrize("end", [nn.LayerNorm(10, bias=False), nn.PReLU(10)])
+    def test_a_model_that_ends_in_no_linear_layer_is_refused(self, end: nn.Module) -> None:
+        view = captured(lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10), end), *digits(1))
         with pytest.raises(ConfigError, match="grant the labels"):
             recover(view.captures[0])
 

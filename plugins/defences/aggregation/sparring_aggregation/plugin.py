@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from pydantic import Field, model_validator
 
 from sparring.claims import Heuristic
-from sparring.facts import Clipped, Fact, PerExample, PoissonSampled, Readable, Sensitivity, Space, Summable, Weighted
+from sparring.defaults import MEAN as WEIGHTED_MEAN
+from sparring.facts import PerExample, PoissonSampled, Readable, Space
 from sparring.hookspecs import hookimpl
-from sparring.signature import Map, Signature
+from sparring.signature import Signature
 from sparring.specs import AggregatorSpec, AnySpec, Config, Empty
 
 if TYPE_CHECKING:
@@ -67,12 +68,6 @@ def _krum(config: KrumConfig) -> Krum:
     return Krum(config)
 
 
-def _sensitivity(fact: Fact) -> Fact:
-    """Two weighted means of rows in the ball of radius C lie at most 2C apart, whatever n and the weights are."""
-    bound = fact.bound if isinstance(fact, Clipped) else None
-    return Sensitivity("client", None if bound is None else 2 * bound)
-
-
 SAMPLING = (PerExample(), PoissonSampled())
 """What no rule over rows can change: how examples enter a loss, and how units enter a round."""
 
@@ -90,11 +85,7 @@ MEAN = AggregatorSpec(
     config=Empty,
     summary="mean of updates, weighted by numbers of examples: federated averaging; one client can move it anywhere",
     build=_mean,
-    signature=Signature(
-        needs=(Summable(),),
-        keeps=(*SAMPLING, Space(), Summable(), Weighted()),
-        maps=(Map(Clipped("l2", "client"), Sensitivity("client"), _sensitivity),),
-    ),
+    signature=WEIGHTED_MEAN,
 )
 MEDIAN = AggregatorSpec(
     name="median",

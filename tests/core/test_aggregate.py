@@ -1,0 +1,177 @@
+"""The weighted mean, its tree, and cohorts whose mixing is lazy: equal to the dense expressions, to the bit where it must."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sparring.aggregate import BLOCK, WeightedMean, fold
+from sparring.cohort import Cohort
+from sparring.context import Round, Wire
+from sparring.keys import Key
+from sparring.layout import Layout, Space
+from sparring.signals import Updates
+
+SIZES = st.lists(st.integers(1, 150), min_size=1, max_size=6)
+
+
+def layout(d: int, space: Space | None = None) -> Layout:
+    return Layout.build([("w", (d,), "parameter")], space)
+
+
+def context() -> Round:
+    return Round(0, 1, Key(0), Wire(0, lambda stage, client: False))
+
+
+def updates(n: int, d: int = 7, seed: int = 0, weights: bool = True) -> Updates:
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(n, d, generator=generator) * 10 ** torch.randn(n, 1, generator=generator)
+    return Updates(rows, layout(d), tuple(range(n)), torch.rand(n, generator=generator) + 0.1 if weights else None)
+
+
+def cohort(rows: Tensor, **fields: Any) -> Cohort:
+    return Cohort(rows, layout(rows.shape[1]), tuple(range(len(rows))), **fields)
+
+
+@given(st.integers(1, 200), st.integers(0, 99), st.booleans())
+def test_the_mean_is_weighted(n: int, seed: int, weighted: bool) -> None:
+    own = updates(n, seed=seed, weights=weighted)
+    release = fold(WeightedMean(), [own], context())
+    w = own.weights.double() if own.weights is not None else torch.ones(n).double()
+    assert torch.allclose(release.vector.double(), w @ own.rows.double() / w.sum(), rtol=1e-4, atol=1e-4)
+    assert release.total == pytest.approx(float(w.sum()))
+    assert release.clients == n
+
+
+@settings(deadline=None)
+@given(SIZES, st.integers(0, 99))
+def test_the_tree_gives_the_same_bits_however_the_rows_are_split(sizes: list[int], seed: int) -> None:
+    whole = updates(sum(sizes), seed=seed)
+    edges = torch.tensor([0, *sizes]).cumsum(0).tolist()
+    blocks = [whole.select(whole.ids[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    assert torch.equal(fold(WeightedMean(), blocks, context()).vector, fold(WeightedMean(), [whole], context()).vector)
+
+
+def test_the_tree_never_holds_more_than_a_block_and_a_leaf() -> None:
+    seen: list[int] = []
+
+    class Watching(WeightedMean):  # type: ignore[misc]
+        def add(self, accumulator: Any, block: Updates) -> Any:
+            seen.append(len(block.ids))
+            return super().add(accumulator, block)
+
+    whole = updates(5 * BLOCK + 3)
+    fold(Watching(), (whole.select([i]) for i in whole.ids), context())
+    assert seen == [BLOCK] * 5 + [3]
+
+
+def test_the_rule_on_a_cohort_in_memory_is_the_same_rule() -> None:
+    own = updates(3 * BLOCK + 5)
+    release = WeightedMean().server_aggregate(cohort(own.rows, weights=own.weights), context())
+    assert torch.equal(release.vector, fold(WeightedMean(), [own], context()).vector)
+
+
+def test_an_empty_cohort_is_a_zero_release_of_weight_zero() -> None:
+    release = fold(WeightedMean(), [updates(3).select([])], context())
+    assert torch.equal(release.vector, torch.zeros(7))
+    assert (release.total, release.clients) == (0, 0)
+
+
+def test_weights_that_are_all_zero_divide_nothing() -> None:
+    own = updates(3)
+    release = fold(WeightedMean(), [Updates(own.rows, own.layout, own.ids, torch.zeros(3))], context())
+    assert bool(torch.isfinite(release.vector).all())
+    assert release.total == 0
+
+
+@settings(deadline=None)
+@given(st.integers(1, 200), st.integers(2, 2**32), st.integers(0, 99))
+def test_rows_in_a_ring_are_summed_modulo_and_not_divided(n: int, modulus: int, seed: int) -> None:
+    rows = torch.randint(modulus, (n, 5), generator=torch.Generator().manual_seed(seed))
+    own = Updates(rows, layout(5, Space("ring", modulus)), tuple(range(n)), None)
+    release = fold(WeightedMean(), [own.select(own.ids[:3]), own.select(own.ids[3:])], context())
+    assert release.vector.dtype == torch.int64
+    assert release.vector.tolist() == [sum(column) % modulus for column in rows.T.tolist()]
+    assert release.clients == n
+
+
+def affine(k: int, m: int, generator: torch.Generator) -> Tensor:
+    mix = torch.rand(k, m, generator=generator, dtype=torch.float64)
+    return mix / mix.sum(1, keepdim=True)
+
+
+@settings(deadline=None)
+@given(st.integers(2, 9), st.integers(1, 40), st.integers(0, 999))
+def test_a_mixed_cohort_equals_the_dense_expressions(n: int, d: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    first, second = affine(n + 1, n, generator), affine(4, n + 1, generator)
+    lazy = cohort(rows, weights=torch.ones(n)).mixed(first).mixed(second)
+    dense = second @ first @ rows
+    close = {"rtol": 1e-8, "atol": 1e-8}
+    assert len(lazy) == 4
+    assert (lazy.ids, lazy.weights) == (None, None)
+    assert torch.allclose(lazy.rows, dense, **close)
+    assert torch.allclose(lazy.distances, torch.cdist(dense, dense).square(), **close)
+    assert torch.equal(lazy.distances.diagonal(), torch.zeros(4, dtype=torch.float64))
+    a = torch.randn(4, generator=generator, dtype=torch.float64)
+    assert torch.allclose(lazy.combine(a), a @ dense, **close)
+    kept = lazy.select(torch.tensor([3, 1]))
+    assert torch.allclose(kept.rows, dense[[3, 1]], **close)
+    assert torch.allclose(kept.distances, lazy.distances[[3, 1]][:, [3, 1]], **close)
+
+
+@given(st.integers(2, 9), st.integers(1, 40), st.integers(0, 999))
+def test_the_gram_matrix_is_that_of_the_rows_about_one_of_them(n: int, d: int, seed: int) -> None:
+    rows = torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    found = cohort(rows).gram
+    about = [(rows - row) @ (rows - row).T for row in rows]
+    assert any(torch.allclose(found, gram, atol=1e-9) for gram in about)
+
+
+def test_selection_keeps_identities_and_weights() -> None:
+    own = cohort(torch.randn(4, 3), weights=torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    kept = own.select(torch.tensor([2, 0]))
+    assert kept.ids == (2, 0)
+    assert kept.weights is not None
+    assert kept.weights.tolist() == [3, 1]
+    assert torch.equal(kept.rows, own.rows[[2, 0]])
+
+
+@pytest.mark.parametrize("outlier", [None, 0, 3], ids=["no outlier", "the first is an outlier", "another is"])
+@pytest.mark.parametrize("scale", [1e3, 1e15])
+def test_distances_of_near_duplicates_keep_their_relative_accuracy(outlier: int | None, scale: float) -> None:
+    """Rows that differ by 1e-6, in float32, with or without a row far away from them."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(1, 5000, generator=generator) + 1e-6 * torch.randn(6, 5000, generator=generator)
+    near = list(range(6))
+    if outlier is not None:
+        rows[outlier] *= scale
+        near.remove(outlier)
+    found = cohort(rows).distances
+    exact = torch.cdist(rows.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
+    inner = ~torch.eye(6, dtype=torch.bool)
+    assert bool(torch.isfinite(found).all())
+    relative = ((found - exact).abs() / exact.clamp(min=1e-300))[
+        inner & torch.isin(torch.arange(6), torch.tensor(near))[:, None]
+    ]
+    assert float(relative.max()) < 1e-3
+
+
+def test_no_finite_row_makes_a_distance_undefined() -> None:
+    """A row of 1e30 overflows float32 when it is squared."""
+    rows = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
+    for at in (0, 5):
+        poisoned = rows.clone()
+        poisoned[at] = 1e30
+        assert not bool(cohort(poisoned).distances.isnan().any())
+
+
+def test_a_mix_that_is_not_affine_is_refused() -> None:
+    with pytest.raises(ValueError, match="rows of a mix must sum to 1; they sum to 0.5"):
+        cohort(torch.randn(2, 3)).mixed(torch.full((1, 2), 0.25))

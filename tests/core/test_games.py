@@ -1,0 +1,123 @@
+"""Games score against the truth: closed forms of each measure, and its null baseline."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sparring.errors import NumericalError
+from sparring.games import MembershipGame, PoisoningGame, ReconstructionGame, Truth, interval, psnr
+from sparring.signals import Examples
+from sparring.views import Finding, Reconstruction, Scores
+
+KEY = (0, 3)
+
+
+def finding(x: Tensor, y: Tensor) -> Reconstruction:
+    return Reconstruction(1.0, {KEY: x}, {KEY: y}, {KEY: 0.0}, {})
+
+
+def truth(x: Tensor, y: Tensor, mean: Tensor | None = None) -> Truth:
+    return Truth({KEY: Examples(x, y)}, mean)
+
+
+@given(st.floats(1e-4, 1.0))
+def test_psnr_of_a_constant_error(error: float) -> None:
+    assert psnr(torch.full((1, 4, 4), error), torch.zeros(1, 4, 4)) == pytest.approx(-20 * math.log10(error), abs=1e-3)
+
+
+def test_psnr_is_capped_where_images_are_equal() -> None:
+    assert psnr(torch.ones(3, 2, 2), torch.ones(3, 2, 2)) == 100
+
+
+def test_psnr_of_no_image_is_no_number() -> None:
+    assert math.isnan(psnr(torch.full((2, 2), torch.nan), torch.ones(2, 2)))
+
+
+def test_a_reconstruction_that_is_no_number_is_refused_and_named() -> None:
+    x = torch.rand(2, 1, 4, 4)
+    y = torch.tensor([0, 1])
+    with pytest.raises(NumericalError, match="client 3 in round 0"):
+        ReconstructionGame().score(finding(x.clone().index_fill_(0, torch.tensor([1]), torch.nan), y), truth(x, y))
+
+
+def test_reconstructions_are_scored_in_the_best_order() -> None:
+    x, y = torch.rand(5, 1, 12, 12), torch.arange(5)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    score = ReconstructionGame().score(finding(x[order], y[order]), truth(x, y))
+    assert score.measures["psnr"].value == 100
+    assert score.measures["mse"].value == 0
+    assert score.measures["ssim"].value == pytest.approx(1, abs=1e-5)
+    assert score.measures["label"].value == 1
+    assert all(torch.equal(a, b) for a, b in score.pairs)
+
+
+def test_label_accuracy_counts_labels_of_matched_inputs() -> None:
+    x, y = torch.rand(4, 1, 4, 4), torch.tensor([0, 1, 2, 3])
+    score = ReconstructionGame().score(finding(x, torch.tensor([0, 1, 3, 2])), truth(x, y))
+    assert score.measures["label"].value == 0.5
+
+
+def test_the_baselines_are_the_grey_and_the_mean_image() -> None:
+    x, y = torch.full((2, 1, 4, 4), 0.7), torch.zeros(2, dtype=torch.long)
+    score = ReconstructionGame().score(finding(x, y), truth(x, y, torch.full((1, 4, 4), 0.6)))
+    assert score.measures["psnr_grey_image"].value == pytest.approx(-20 * math.log10(0.2), abs=1e-3)
+    assert score.measures["psnr_mean_image"].value == pytest.approx(20, abs=1e-3)
+    assert score.measures["psnr"].baseline == pytest.approx(20, abs=1e-3)
+    without = ReconstructionGame().score(finding(x, y), truth(x, y))
+    assert without.measures["psnr"].baseline == pytest.approx(-20 * math.log10(0.2), abs=1e-3)
+
+
+def test_a_reconstruction_game_scores_reconstructions_only() -> None:
+    with pytest.raises(TypeError, match="scores a Reconstruction, got Scores"):
+        ReconstructionGame().score(Scores(0.0, torch.zeros(2)), Truth())
+
+
+def brute_auc(inside: list[float], outside: list[float]) -> float:
+    wins = [(a > b) + 0.5 * (a == b) for a in inside for b in outside]
+    return sum(wins) / len(wins)
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=12), st.lists(st.integers(-3, 3), min_size=1, max_size=12))
+def test_auc_is_the_share_of_ordered_pairs(inside: list[int], outside: list[int]) -> None:
+    scores = torch.tensor([*inside, *outside]).float()
+    member = torch.arange(len(scores)) < len(inside)
+    score = MembershipGame().score(Scores(0.0, scores), Truth(member=member))
+    measure = score.measures["auc"]
+    assert measure.value == pytest.approx(brute_auc([float(a) for a in inside], [float(b) for b in outside]))
+    assert measure.baseline == 0.5
+    assert measure.interval is not None
+    assert 0 <= measure.interval[0] <= measure.value <= measure.interval[1] <= 1
+
+
+def test_true_positives_at_a_rate_of_false_ones() -> None:
+    """2,000 non-members score 0 to 1999; members score 1985 or more, half of them above the 20 highest non-members."""
+    outside = torch.arange(2000).float()
+    inside = torch.cat([torch.full((50,), 1970.0), torch.full((50,), 2500.0)])
+    member = torch.arange(2100) >= 2000
+    score = MembershipGame().score(Scores(0.0, torch.cat([outside, inside])), Truth(member=member))
+    assert score.measures["tpr_at_0.01_fpr"].value == 0.5
+    assert score.measures["tpr_at_0.01_fpr"].baseline == 0.01
+    assert "tpr_at_0.001_fpr" not in score.measures
+
+
+def test_a_membership_game_needs_scores() -> None:
+    with pytest.raises(TypeError, match="scores Scores over candidates"):
+        MembershipGame().score(Finding(0.0), Truth(member=torch.ones(2)))
+
+
+def test_poisoning_reports_the_final_and_the_best_accuracy() -> None:
+    score = PoisoningGame().score(None, Truth(accuracy=[0.2, 0.9, 0.4], majority=0.3))
+    assert {name: m.value for name, m in score.measures.items()} == {"accuracy_under_attack": 0.4, "best_accuracy": 0.9}
+    assert score.measures["accuracy_under_attack"].baseline == 0.3
+
+
+def test_an_interval_is_normal_and_needs_two_values() -> None:
+    assert interval([3.0]) is None
+    low, high = interval([1.0, 3.0]) or (0, 0)
+    assert (low, high) == (pytest.approx(2 - 1.96), pytest.approx(2 + 1.96))
