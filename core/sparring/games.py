@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sparring.errors import NumericalError
 from sparring.signals import Examples
 from sparring.views import Finding, Reconstruction, Scores
 
@@ -71,7 +72,7 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
 def psnr(x: Tensor, reference: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of inputs in [0, 1]: -10 log10 MSE; 100 dB where they are equal to 1e-10."""
     mse = float((x.double() - reference.double()).square().mean())
-    return min(100.0, -10 * math.log10(max(mse, 1e-10)))
+    return -10 * math.log10(max(1e-10, mse)) if math.isfinite(mse) else math.nan
 
 
 def _ssim(x: Tensor, reference: Tensor) -> float:
@@ -98,6 +99,9 @@ class ReconstructionGame(Game):
         pairs: list[tuple[Tensor, Tensor]] = []
         for key, found in finding.inputs.items():
             original = truth.examples[key]
+            if not bool(torch.isfinite(found).all()):
+                whom = "the aggregate" if key[1] is None else f"client {key[1]}"
+                raise NumericalError(f"the reconstruction for {whom} in round {key[0]} holds NaN or Inf; lower the attack's step")
             for i, j in _assigned(found, original.x):
                 x, reference = found[i].detach().cpu(), original.x[j].cpu()
                 pairs.append((reference, x))

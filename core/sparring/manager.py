@@ -46,13 +46,24 @@ class Manager(pluggy.PluginManager):
                         f"'{name}' of {owner} is a second {role}: "
                         f"'{others[0]}' of {self.owners[others[0]]} is already there; keep one"
                     )
-        self.register(plugin, name)
-        self.owners[name] = owner
         try:
+            self.register(plugin, name)
             self.check_pending()
-        except pluggy.PluginValidationError as error:
+            self._check_arguments(plugin)
+        except (PluginError, pluggy.PluginValidationError) as error:
             self.unregister(plugin)
             raise PluginError(f"'{name}' of {owner}: {error}") from error
+        self.owners[name] = owner
+
+    def _check_arguments(self, plugin: object) -> None:
+        """Hooks are called with every argument in its place, so none may be left out, which pluggy would allow."""
+        for caller in self.get_hookcallers(plugin) or ():
+            wanted = caller.spec.argnames if caller.spec else ()
+            for impl in caller.get_hookimpls():
+                if impl.plugin is plugin and tuple(impl.argnames) != tuple(wanted):
+                    raise PluginError(
+                        f"{_named(plugin)}.{caller.name} takes ({', '.join(impl.argnames)}); it must take ({', '.join(wanted)})"
+                    )
 
     def implementation(self, hook: str, name: str) -> Callable[..., Any]:
         """The plain callable behind ``hook`` of the plugin ``name``: resolved once, called every round."""

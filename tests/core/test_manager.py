@@ -47,9 +47,16 @@ class Misspelt(Defence[Updates]):
 
 
 @final
+class Narrowed(Defence[Updates]):
+    @hookimpl
+    def defence_transform(self, signal: Updates) -> Updates:  # type: ignore[override]
+        return signal
+
+
+@final
 class Widened(Defence[Updates]):
     @hookimpl
-    def defence_transform(self, signal: Updates, ctx: Context, extra: int = 0, *, other: Any) -> Updates:  # type: ignore[override]
+    def defence_transform(self, signal: Updates, ctx: Context, extra: int) -> Updates:  # type: ignore[override]
         return signal
 
 
@@ -129,7 +136,11 @@ REFUSED: dict[str, tuple[list[tuple[object, str, str]], str]] = {
         [(Protocol(), "split", "one 1.0"), (Protocol(), "distil", "two 2.0")],
         r"'distil' of two 2\.0 is a second trainer: 'split' of one 1\.0 is already there; keep one",
     ),
-    "a hook with other arguments": ([(Widened(), "halve", "sparring-halve 1.2")], r"'halve' of sparring-halve 1\.2: .*extra"),
+    "a hook with another argument": ([(Widened(), "halve", "sparring-halve 1.2")], r"'halve' of sparring-halve 1\.2: .*extra"),
+    "a hook that drops an argument": (
+        [(Narrowed(), "halve", "sparring-halve 1.2")],
+        r"'halve' of sparring-halve 1\.2: Narrowed\.defence_transform takes \(signal\); it must take \(signal, ctx\)",
+    ),
 }
 
 
@@ -155,9 +166,7 @@ def test_a_light_module_offers_its_specs() -> None:
 
 
 def test_a_light_module_whose_hook_is_unmarked_is_refused() -> None:
-    with pytest.raises(
-        PluginError, match=r"sparring-halve 1\.2: sparring_halve\.plugin\.sparring_plugins is not marked @hookimpl"
-    ):
+    with pytest.raises(PluginError, match=r"sparring-halve 1\.2: .*sparring_plugins is not marked @hookimpl"):
         distribution_specs(module(sparring_plugins=offering(HALVE)), ENTRY)
 
 

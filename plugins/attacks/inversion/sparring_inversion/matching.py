@@ -63,7 +63,7 @@ class Stack:
 
     @cached_property
     def gradient(self) -> Callable[[Tensor], Gradient]:
-        """Of dummies [S, B, ...], the gradients of the mean loss by parameter name, each [S, ...], with a graph to the dummies."""
+        """Of dummies [S, B, ...], the gradients of the mean loss by parameter name, each [S, ...], with a graph to those."""
         first = self.captures[0]
         module = first.module().to(first.row.device).requires_grad_(False)
         theta = dict(first.layout.split(first.parameters, "parameter"))
@@ -76,7 +76,7 @@ class Stack:
 
     def take(self, index: Sequence[int]) -> Stack:
         """The captures at ``index``, in that order; an index may recur."""
-        captures, scales = (tuple(values[i] for i in index) for values in (self.captures, self.scales))
+        captures, scales = tuple(self.captures[i] for i in index), tuple(self.scales[i] for i in index)
         return replace(self, captures=captures, scales=scales, labels=self.labels[list(index)])
 
     def repeated(self, times: int) -> Stack:

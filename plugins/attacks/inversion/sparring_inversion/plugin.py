@@ -9,8 +9,8 @@ from pydantic import Field
 
 from sparring.facts import Knows
 from sparring.hookspecs import hookimpl
-from sparring.signature import ALL
-from sparring.specs import AnySpec, AttackSpec, Config, Reader, Signature
+from sparring.signature import ALL, Signature
+from sparring.specs import AnySpec, AttackSpec, Config, Reader
 from sparring.taps import Tap
 
 if TYPE_CHECKING:
