@@ -24,6 +24,7 @@ from sparring.manager import Manager, run_manager
 from sparring.partition import partition
 from sparring.resolve import Chosen, Resolved
 from sparring.roles import SITES, Accountant, Aggregator, Data, StreamingAggregator, Trainer
+from sparring.schema import Rate
 from sparring.signals import ClientData, Cohort, ModelPlan, Release
 from sparring.sites import Site
 from sparring.specs import Layer
@@ -265,6 +266,9 @@ def _rule(resolved: Resolved, manager: Manager) -> Aggregator | StreamingAggrega
     chosen = resolved.aggregator
     rule: Aggregator | StreamingAggregator[Any] = chosen.build() if chosen else WeightedMean()
     manager.admit(rule, "aggregator", chosen.origin if chosen else "sparring")
+    federation = resolved.file.federation
+    if isinstance(rule, Aggregator) and not isinstance(federation.cohort, Rate):
+        rule.admit(federation.cohort or federation.clients)
     return rule
 
 

@@ -150,6 +150,10 @@ class PassiveAttack(ABC, Generic[V]):
 class Aggregator(ABC):
     """A rule that needs the whole cohort at once."""
 
+    def admit(self, n: int) -> None:
+        """Raise `ConfigError` where the rule cannot aggregate ``n`` rows; asked before the run with its cohort's size."""
+        del n
+
     @abstractmethod
     def server_aggregate(self, cohort: Cohort, ctx: Round) -> Release:
         """See `sparring.hookspecs.RunHooks.server_aggregate`."""

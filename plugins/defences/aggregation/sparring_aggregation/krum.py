@@ -29,12 +29,17 @@ class Krum(Aggregator):
     def __init__(self, config: KrumConfig) -> None:
         self.config = config
 
-    def scores(self, distances: Tensor) -> Tensor:
-        """Sum of the n - f - 2 smallest entries of each row of ``distances`` [n, n] beside the diagonal: [n]."""
-        n, f = len(distances), self.config.f
+    def admit(self, n: int) -> None:
+        """Raise `ConfigError` unless 2f + 2 < n."""
+        f = self.config.f
         if 2 * f + 2 >= n:
             fits = f"set f to at most {(n - 3) // 2}" if n >= 3 else "choose another rule"
             raise ConfigError(f"'krum' with f = {f} got n = {n} updates; it needs 2f + 2 < n: {fits}, or sample more clients")
+
+    def scores(self, distances: Tensor) -> Tensor:
+        """Sum of the n - f - 2 smallest entries of each row of ``distances`` [n, n] beside the diagonal: [n]."""
+        n, f = len(distances), self.config.f
+        self.admit(n)
         symmetric = (distances + distances.T) / 2
         others = symmetric.fill_diagonal_(torch.inf).sort(dim=1).values
         return others[:, : n - f - 2].sum(dim=1)

@@ -27,6 +27,10 @@ class TrimmedMean(Aggregator):
     def __init__(self, config: TrimmedMeanConfig) -> None:
         self.config = config
 
+    def admit(self, n: int) -> None:
+        """Raise `ConfigError` unless 2f < n."""
+        self.trimmed(n)
+
     def trimmed(self, n: int) -> int:
         """How many of ``n`` values are dropped at each end."""
         if self.config.beta is not None:
