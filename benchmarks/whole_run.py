@@ -1,6 +1,6 @@
 """The share of a whole ``sparring run`` of 20 rounds that is spent outside local training and aggregation.
 
-Run: python benchmarks/whole_run.py. The process is timed from outside, imports, checks, data, tracking and checkpoints included.
+Run: python benchmarks/whole_run.py. The process is timed from outside: imports, checks, data, tracking and all.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class ReconstructionGame(Game):
             original = truth.examples[key]
             if not bool(torch.isfinite(found).all()):
                 whom = "the aggregate" if key[1] is None else f"client {key[1]}"
-                raise NumericalError(f"the reconstruction for {whom} in round {key[0]} holds NaN or Inf; lower the attack's step")
+                raise NumericalError(f"the reconstruction of {whom} in round {key[0]} holds NaN or Inf; lower its step size")
             for i, j in _assigned(found, original.x):
                 x, reference = found[i].detach().cpu(), original.x[j].cpu()
                 pairs.append((reference, x))

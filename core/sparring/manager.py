@@ -51,7 +51,8 @@ class Manager(pluggy.PluginManager):
             self.check_pending()
             self._check_arguments(plugin)
         except (PluginError, pluggy.PluginValidationError) as error:
-            self.unregister(plugin)
+            if self.is_registered(plugin):
+                self.unregister(plugin)
             raise PluginError(f"'{name}' of {owner}: {error}") from error
         self.owners[name] = owner
 

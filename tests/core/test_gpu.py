@@ -7,7 +7,8 @@ import torch
 
 from sparring.build import build
 from sparring.experiment import silent
-from sparring.round import Books, plan_rounds, play
+from sparring.measure import Books
+from sparring.round import plan_rounds, play
 from sparring.signals import State
 from tests.core.federation import experiment, mlp
 
