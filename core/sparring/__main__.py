@@ -7,11 +7,17 @@ import sys
 
 def main() -> None:
     """Run the command line."""
-    from sparring.cli import app
     from sparring.errors import SparringError
 
     try:
-        app()
+        if sys.argv[1:2] == ["list"]:
+            from sparring.listing import main as list_installed
+
+            list_installed(sys.argv[2:])
+        else:
+            from sparring.cli import app
+
+            app()
     except SparringError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

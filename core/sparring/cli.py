@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparring.registry import Broken, Entry, entries, load, require
+from sparring.listing import print_rows, show_list
+from sparring.registry import entries, require
 
 if TYPE_CHECKING:
     from sparring.experiment import Experiment, Results
@@ -35,33 +36,7 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """List installed techniques; without --verify no plugin is imported."""
-    from sparring.errors import PluginError, did_you_mean
-
-    known = sorted({e.kind for e in entries()})
-    if kind is not None and kind not in known:
-        raise PluginError(f"no technique of kind '{kind}' is installed; {did_you_mean(kind, known)}")
-    found = [e for e in entries() if kind in (None, e.kind)]
-    names = [(e.kind, e.name) for e in found]
-    rows = [(e.kind, e.name, str(e), _state(e, names) if verify else "") for e in found]
-    if as_json:
-        typer.echo(json.dumps([{"kind": k, "name": n, "distribution": d, "state": s or None} for k, n, d, s in rows], indent=2))
-    else:
-        _print_rows(("kind", "name", "distribution", *(("state",) if verify else ())), [r if verify else r[:3] for r in rows])
-
-
-def _state(entry: Entry, names: list[tuple[str, str]]) -> str:
-    if names.count((entry.kind, entry.name)) > 1:
-        return "broken: another distribution offers this name; uninstall one"
-    if entry.kind == "commands":
-        return "ok"
-    spec = load(entry)
-    return f"broken: {spec.reason}" if isinstance(spec, Broken) else "ok"
-
-
-def _print_rows(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    widths = [max(len(row[k]) for row in (head, *rows)) for k in range(len(head))]
-    for row in (head, *rows):
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    show_list(kind, verify, as_json)
 
 
 @app.command()
@@ -77,7 +52,7 @@ def show(name: Annotated[str, typer.Argument(help="a technique")]) -> None:
     options = spec.config.model_json_schema().get("properties", {})
     rows: list[tuple[str, ...]] = [(field, *_option(schema)) for field, schema in options.items()]
     if rows:
-        _print_rows(("option", "type", "default", "description"), rows)
+        print_rows(("option", "type", "default", "description"), rows)
     for line in _facts(spec):
         typer.echo(line)
 
