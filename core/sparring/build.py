@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparring.aggregate import WeightedMean
 from sparring.choose import choose
 from sparring.context import Round, Setup
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, EffectError
 from sparring.facts import Fact
 from sparring.fedavg import FederatedAveraging
-from sparring.fit import cast, device_of, fits
+from sparring.fit import cast, device_of, fits, initial
 from sparring.groups import HONEST, grouped, whom
 from sparring.keys import Key
 from sparring.layout import Layout, float_buffers
@@ -110,7 +110,7 @@ def build(resolved: Resolved, progress: Callable[[str, float], None]) -> Built:
     device = device_of(file.performance.device)
     data = cast(resolved.dataset.build().load(setup.at("dataset")), dtype)
     plan = _model(resolved, data, layers, setup)
-    module, initial_module = plan.factory(), _initial(plan, setup)
+    module, initial_module = plan.factory(), initial(plan, setup)
     fits(module, data, resolved.model.label, dtype)
     federation = file.federation
     buffers = float_buffers(module)
@@ -123,8 +123,10 @@ def build(resolved: Resolved, progress: Callable[[str, float], None]) -> Built:
     clients = ClientData({i: data.train.take(index) for i, index in split.items()}, data.shape)
     attacks = tuple(_attack(chosen, resolved, manager, setup.key) for chosen in resolved.running)
     groups = grouped(attacks, federation.clients)
-    clients = _poison_and_defend(clients, layers, attacks, groups, setup)
-    plans = _local_plans(resolved, layers, attacks, setup)
+    threat = file.threat_model.compromised
+    control = threat.control if threat else None
+    clients = _poison_and_defend(clients, layers, attacks, groups, control, setup)
+    plans = _local_plans(layers, attacks, control, setup)
     own = None
     if buffers and federation.buffers == "local":
         row = torch.cat([b.reshape(-1) for b in float_buffers(initial_module)]).to(dtype)
@@ -197,36 +199,52 @@ def _poison_and_defend(
     layers: Sequence[Live],
     attacks: Sequence[LiveAttack],
     groups: Mapping[str, tuple[int, ...]],
+    control: str | None,
     setup: Setup,
 ) -> ClientData:
     for attack in attacks:
         for live in attack.active:
-            if live.site is Site.DATA:
-                own = live.transform(clients.only(groups[attack.label]), setup.at(live.name))
+            if live.site is Site.DATA and groups[attack.label]:
+                own = _applied(live, clients.only(groups[attack.label]), setup)
                 clients = clients.merged(own.only(groups[attack.label]))
-    untouched = clients.only([c for name, ids in groups.items() if name != HONEST for c in ids])
+    held = [c for name, ids in groups.items() if name != HONEST for c in ids]
     for live in layers:
         if live.site is Site.DATA:
-            clients = live.transform(clients, setup.at(live.name, live.facts)).merged(untouched)
+            untouched = clients.only(held if skips(control, live.site, live.layer.wire) else [])
+            clients = _applied(live, clients, setup).merged(untouched)
     return clients
 
 
+def _applied(live: Live, signal: Any, setup: Setup) -> Any:
+    """What a layer that runs once makes of ``signal``; a layer that always acts must change it."""
+    after = live.transform(signal, setup.at(live.name, live.facts))
+    if type(after) is not type(signal):
+        raise EffectError(f"'{live.name}' returned {type(after).__name__}, it must return {type(signal).__name__}")
+    if live.layer.acts == "always" and _same(signal, after):
+        raise EffectError(f"'{live.name}' declares that it always acts, and changed nothing")
+    return after
+
+
+def _same(before: Any, after: Any) -> bool:
+    if not isinstance(before, ClientData):
+        return bool(before == after)
+    parts = [(before.clients[i], after.clients[i]) for i in before]
+    return all(a is b or (torch.equal(a.x, b.x) and torch.equal(a.y, b.y)) for a, b in parts)
+
+
 def _local_plans(
-    resolved: Resolved, layers: Sequence[Live], attacks: Sequence[LiveAttack], setup: Setup
+    layers: Sequence[Live], attacks: Sequence[LiveAttack], control: str | None, setup: Setup
 ) -> dict[str, LocalPlan]:
-    def folded(plan: LocalPlan, chain: Sequence[Live]) -> LocalPlan:
+    def folded(chain: Sequence[Live]) -> LocalPlan:
+        plan = LocalPlan()
         for live in chain:
-            plan = live.transform(plan, setup.at(live.name, live.facts))
+            plan = _applied(live, plan, setup)
         return plan
 
-    defended = folded(LocalPlan(), [live for live in layers if live.site.local])
-    held = resolved.file.threat_model.compromised
-    control = held.control if held else None
-    plans = {HONEST: defended}
-    for attack in attacks:
-        own = [live for live in attack.active if live.site.local]
-        plans[attack.label] = folded(LocalPlan() if skips(control, Site.LOSS, False) else defended, own)
-    return plans
+    defences = [live for live in layers if live.site.local]
+    forced = [live for live in defences if not skips(control, live.site, live.layer.wire)]
+    own = {attack.label: [live for live in attack.active if live.site.local] for attack in attacks}
+    return {HONEST: folded(defences), **{label: folded([*forced, *chain]) for label, chain in own.items()}}
 
 
 def _model(resolved: Resolved, data: Data, layers: Sequence[Live], setup: Setup) -> ModelPlan:
@@ -234,14 +252,8 @@ def _model(resolved: Resolved, data: Data, layers: Sequence[Live], setup: Setup)
     plan = ModelPlan(lambda: model.module(data.shape), data.shape)
     for live in layers:
         if live.site is Site.MODEL:
-            plan = live.transform(plan, setup.at(live.name, live.facts))
+            plan = _applied(live, plan, setup)
     return plan
-
-
-def _initial(plan: ModelPlan, setup: Setup) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(setup.key.child("setup", "layer", "model").number())
-        return plan.factory()
 
 
 def _settings(resolved: Resolved) -> LocalSettings:

@@ -7,8 +7,10 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from sparring.context import Setup
 from sparring.errors import ConfigError, DataError
 from sparring.roles import Data
+from sparring.signals import ModelPlan
 
 
 def fits(module: nn.Module, data: Data, name: str, dtype: torch.dtype) -> None:
@@ -22,6 +24,13 @@ def fits(module: nn.Module, data: Data, name: str, dtype: torch.dtype) -> None:
     wanted = (2, data.shape.classes) if data.shape.task == "classification" else (2, data.shape.classes, *data.shape.inputs[1:])
     if shape != wanted:
         raise DataError(f"model '{name}' returns {shape[1:]} for an input; the data needs {wanted[1:]} ({data.shape.task})")
+
+
+def initial(plan: ModelPlan, setup: Setup) -> nn.Module:
+    """The model at the start of a run, from the run's own stream."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(setup.key.child("setup", "layer", "model").number())
+        return plan.factory()
 
 
 def cast(data: Data, dtype: torch.dtype) -> Data:

@@ -26,6 +26,7 @@ from sparring.roles import Stateful
 from sparring.round import plan_rounds, play
 from sparring.signals import Broadcast, Examples, Release, State, Updates
 from sparring.specs import AttackSpec
+from sparring.views import Reconstruction
 
 EVENTS: dict[str, type[Event]] = {"GaussianEvent": GaussianEvent, "LaplaceEvent": LaplaceEvent}
 EVALUATED_AT_ONCE = 1000
@@ -249,7 +250,7 @@ def _attacks(built: Built, state: State, recorders: list[Recorder], outcome: Out
             begun = time.perf_counter()
             finding = attack.read(view, built.setup.at(attack.label))
             outcome.costs[attack.label] = Cost(time.perf_counter() - begun, 0.0, 1, 1)
-            if finding is None:
+            if finding is None or (isinstance(finding, Reconstruction) and not finding.inputs):
                 outcome.notes.append(f"attack '{attack.label}' found nothing")
                 continue
         outcome.scores[attack.label] = GAMES[spec.game]().score(finding, truth_of(built, recorder, history))

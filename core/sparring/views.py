@@ -28,7 +28,7 @@ class LocalSettings:
 class Capture:
     """One tapped transmission: the broadcast ``parameters`` [d] it answers, and the ``row`` [d] that was sent.
 
-    ``client``: None for an aggregate. ``count``: clients summed. ``examples``: how many examples are behind the row.
+    ``client``: None for an aggregate. ``count``: clients in it. ``examples``: how many examples are behind the row.
     ``labels``: [examples] where the threat model grants them, else None.
     """
 
@@ -49,7 +49,7 @@ class Capture:
 
     def module(self) -> nn.Module:
         """The broadcast model, in evaluation mode, with these parameters."""
-        module = self.plan.factory().to(self.row.dtype)
+        module = self.plan.factory().to(self.row.device, self.row.dtype)
         self.layout.load(module, self.parameters)
         return module.eval()
 
@@ -75,7 +75,7 @@ class UpdateView(View):
 
 @dataclass(frozen=True)
 class AggregateView(View):
-    """Sums over several clients, after the protocol opened them and before the server changes them."""
+    """Aggregates of several clients (the weighted mean, by default), opened and before the server changes them."""
 
     captures: Sequence[Capture]
     settings: LocalSettings | None = None

@@ -127,9 +127,12 @@ def total_variation(x: Tensor) -> Tensor:
 
 
 def stacks(view: UpdateView | AggregateView, labels: Literal["granted", "idlg"]) -> list[Stack]:
-    """The captures of ``view``, stacked where they share model, layout, parameters and number of examples."""
+    """The captures of ``view``, stacked where they share model, layout, parameters and number of examples.
+
+    Captures of empty lots are left out: nothing is behind them.
+    """
     groups: list[list[Capture]] = []
-    for capture in view.captures:
+    for capture in (capture for capture in view.captures if capture.examples):
         for group in groups:
             first = group[0]
             alike = (first.plan, first.layout, first.examples) == (capture.plan, capture.layout, capture.examples)
@@ -155,16 +158,16 @@ def _labels(capture: Capture, source: Literal["granted", "idlg"], scale: float) 
 
 
 def _scale(capture: Capture, view: UpdateView | AggregateView) -> float:
-    """By what a row exceeds the gradient of the mean loss; 1 a client where the clients' settings are not granted.
+    """By what a row exceeds the gradient of the mean loss over its examples; an aggregate is a mean already.
 
-    Several local steps count as that many gradients at the broadcast parameters.
+    1 where the clients' settings are not granted. Several local steps count as that many gradients at the broadcast parameters.
     """
     settings = view.settings
     if settings is None or settings.algorithm == "fedsgd":
-        return float(capture.count)
+        return 1.0
     size = math.ceil(capture.examples / capture.count)
     steps = settings.steps or settings.epochs * math.ceil(size / (settings.batch_size or size))
-    return capture.count * settings.lr * steps
+    return settings.lr * steps
 
 
 class Snapshots:

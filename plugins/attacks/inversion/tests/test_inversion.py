@@ -174,8 +174,14 @@ class TestMatching:
         steps = replace(changed(view, lambda row: 0.05 * row), settings=LocalSettings("fedavg", 0.05, 0, 0, 1, 1, None))
         (plain,), (scaled,) = stacks(view, "granted"), stacks(steps, "granted")
         assert torch.allclose(plain.norms, scaled.norms)
-        summed = AggregateView(view.shape, view.loss, [replace(view.captures[0], row=3 * view.captures[0].row, count=3)])
-        assert torch.allclose(stacks(summed, "granted")[0].norms, plain.norms[:1])
+
+    def test_a_mean_over_clients_is_the_gradient_of_the_mean_over_their_examples(self) -> None:
+        x, y = digits(4)
+        apart, whole = captured(tiny, x, y, batch=2), captured(tiny, x, y, batch=4)
+        mean = (apart.captures[0].row + apart.captures[1].row) / 2
+        capture = replace(whole.captures[0], client=None, row=mean, count=2)
+        (stack,) = stacks(AggregateView(whole.shape, whole.loss, [capture]), "granted")
+        assert distance(stack.gradient(x[None]), stack) < 1e-10
 
 
 class TestLabels:
@@ -299,12 +305,19 @@ class TestAttacks:
     def test_a_batch_an_aggregate_and_vectors_pass(self, attack: Attack) -> None:
         x, y = digits(4)
         view = captured(tiny, x, y, batch=2)
-        capture = replace(view.captures[0], client=None, count=2, row=view.captures[0].row * 2)
+        capture = replace(view.captures[0], client=None, count=2)
         found = attack(AggregateView(view.shape, view.loss, [capture]))
         assert found.inputs[0, None].shape == (2, 1, 8, 8)
         assert found.labels[0, None].shape == (2,)
         vectors = attack(captured(lambda: nn.Linear(64, 10), x.flatten(1), y))
         assert vectors.inputs[0, 3].shape == (1, 64)
+
+    @pytest.mark.parametrize("attack", ATTACKS)
+    def test_an_empty_lot_is_left_out(self, attack: Attack) -> None:
+        view = captured(tiny, *digits(2))
+        empty = replace(view.captures[0], examples=0, labels=torch.zeros(0, dtype=torch.long))
+        assert list(attack(replace(view, captures=[empty, view.captures[1]])).inputs) == [(0, 1)]
+        assert not attack(replace(view, captures=[empty])).inputs
 
     @pytest.mark.parametrize("attack", ATTACKS)
     def test_results_lie_in_the_box_with_snapshots_at_equal_distances(self, attack: Attack) -> None:
