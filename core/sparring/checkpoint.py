@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -26,14 +27,8 @@ def save(folder: Path, identity: str, round_: int, state: Mapping[str, Any]) -> 
     data = save_tensors(tensors)
     name = f"round-{round_:06d}.safetensors"
     write_bytes(folder / name, data)
-    head = {
-        "format": FORMAT,
-        "identity": identity,
-        "round": round_,
-        "tensors": name,
-        "sha256": hashlib.sha256(data).hexdigest(),
-    }
-    write_bytes(folder / "checkpoint.json", json.dumps({**head, "state": tree}).encode())
+    head = {"format": FORMAT, "identity": identity, "round": round_, "tensors": name, "state": tree}
+    write_bytes(folder / "checkpoint.json", json.dumps({**head, "sha256": _checksum(head, data)}).encode())
     for old in folder.glob("round-*.safetensors"):
         if old.name != name:
             old.unlink(missing_ok=True)
@@ -49,12 +44,12 @@ def load(folder: Path, identity: str) -> tuple[int, dict[str, Any]] | None:
         return None
     advice = f"delete {folder} to start afresh, or run without --resume"
     try:
-        head = json.loads(path.read_bytes())
+        head = dict(json.loads(path.read_bytes()))
         foreign = head["identity"] != identity or head["format"] != FORMAT
         data = b"" if foreign else (folder / head["tensors"]).read_bytes()
-        if not foreign and hashlib.sha256(data).hexdigest() != head["sha256"]:
+        if not foreign and head.pop("sha256") != _checksum(head, data):
             raise CheckpointError(
-                f"{folder / head['tensors']} is corrupt: its checksum differs from the recorded one; {advice}"
+                f"{path} or {folder / head['tensors']} is corrupt: their checksum differs from the recorded one; {advice}"
             )
         if foreign:
             raise CheckpointError(
@@ -65,9 +60,14 @@ def load(folder: Path, identity: str) -> tuple[int, dict[str, Any]] | None:
         raise CheckpointError(f"{path} is corrupt: {error}; {advice}") from error
 
 
+def _checksum(head: Mapping[str, Any], data: bytes) -> str:
+    return hashlib.sha256(json.dumps(head, sort_keys=True).encode() + data).hexdigest()
+
+
 def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
-        tensors[path] = value.detach().cpu().contiguous()
+        # A copy, for safetensors refuses tensors that share memory.
+        tensors[path] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"$tensor": path, "device": str(value.device)}
     if isinstance(value, Mapping):
         return {str(key): _flatten(item, f"{path}/{key}", tensors) for key, item in value.items()}

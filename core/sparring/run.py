@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,7 @@ from sparring.views import Reconstruction
 
 EVENTS: dict[str, type[Event]] = {"GaussianEvent": GaussianEvent, "LaplaceEvent": LaplaceEvent}
 EVALUATED_AT_ONCE = 1000
+HASHED_AT_MOST = 1000
 SMALL = 1 << 20
 """Parameters up to which the server's vector operations run on one thread."""
 
@@ -85,7 +87,7 @@ def run_cell(built: Built, name: str, folder: Path, log: Log, resume: bool) -> O
     books, outcome = Books(), Outcome(name)
     plan = plan_rounds(built)
     rounds = built.resolved.file.federation.rounds
-    identity = built.resolved.identity
+    identity = identity_of(built)
     done, spent = 0, 0.0
     saved = checkpoint.load(folder / "checkpoint", identity) if resume else None
     if saved is not None:
@@ -120,12 +122,22 @@ def run_cell(built: Built, name: str, folder: Path, log: Log, resume: bool) -> O
             built.setup.progress(f"{name}: round {index + 1}/{rounds}", (index + 1) / rounds)
     finally:
         built.strategy.close()
-    outcome.notes += [f"training: {built.strategy.name} ({built.why})"]
+    outcome.notes += [f"training: {built.strategy.name} on {built.work.device} ({built.why})"]
     outcome.notes += ["rows stream in blocks" if plan.streams else f"whole cohorts in memory, forced by {plan.forced_by}"]
     _conclude(built, state, books, outcome)
     _attacks(built, state, recorders, outcome)
     outcome.seconds = spent + time.perf_counter() - begun
     return outcome
+
+
+def identity_of(built: Built) -> str:
+    """A hash of what the numbers depend on: the file and its plugins, the model's layout, and the data, by a sample of it."""
+    digest = hashlib.sha256(f"{built.resolved.identity} {built.layout} {built.data.shape}".encode())
+    for examples in (built.data.train, built.data.test):
+        sample = examples.x[:: max(1, len(examples) // HASHED_AT_MOST)]
+        for tensor in (examples.y, sample.double()):
+            digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from sparring.measure import Books
 from sparring.registry import Entry
 from sparring.roles import SITES, ActiveAttack, Data, Dataset, Defence
 from sparring.round import plan_rounds, play
-from sparring.run import Outcome, run_cell
+from sparring.run import Outcome, identity_of, run_cell
 from sparring.signals import Broadcast, DataShape, Examples, Release, State, Updates
 from sparring.signature import Signature
 from sparring.sites import Site
@@ -205,6 +205,6 @@ def ran(given: Experiment, folder: Path, resume: bool = False) -> tuple[Outcome,
     """Run an experiment with checkpoints; its outcome, and the checkpointed state at its end."""
     made = built(given)
     outcome = run_cell(made, "lab", folder, Memory(), resume)
-    found = checkpoint.load(folder / "checkpoint", made.resolved.identity)
+    found = checkpoint.load(folder / "checkpoint", identity_of(made))
     assert found is not None
     return outcome, found[1]
