@@ -72,7 +72,7 @@ def conformance(
     of attacks quicker. ``xfail``: ``technique::check`` to the reason why it fails; strict: once it passes, the line must go.
     ``slow``: ids that are marked slow. Raises `ValueError` for a name that matches nothing, and for an empty reason.
 
-    >>> from sparring_dp.plugin import sparring_plugins                 # doctest: +SKIP
+    >>> from sparring_mine.plugin import sparring_plugins                 # doctest: +SKIP
     >>> test_conformance = conformance(sparring_plugins)                # doctest: +SKIP
     """
     import pytest
