@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from sparring import stacked, workers
+from sparring.defaults import ENGINES
 from sparring.errors import ConfigError
 from sparring.registry import require
 from sparring.schema import validated
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
 def choose(resolved: Resolved, work: Work, setup: Setup) -> tuple[Strategy, str]:
     """The training strategy and why: by device and model, unless the file says which."""
-    engine, asked = resolved.file.engine, resolved.file.performance.workers
-    if not isinstance(engine, str) or engine not in ("auto", "sequential", "workers", "stacked"):
-        name, options = (engine, {}) if isinstance(engine, str) else (engine.name, engine.options)
-        spec: Any = require(name, ("engines",))[0]
-        return spec.build(validated(spec.config, options, "engine")).strategy(work, setup), f"engine {name}"
+    given, asked = resolved.file.engine, resolved.file.performance.workers
+    engine, options = (given, {}) if isinstance(given, str) else (given.name, given.options)
+    if engine not in ENGINES:
+        spec: Any = require(engine, ("engines",))[0]
+        return spec.build(validated(spec.config, options, "engine")).strategy(work, setup), f"engine {engine}"
     module = work.plan.factory()
     unstackable = stacked.obstacle(module) or ("local buffers are kept per client" if work.buffers else None)
     unforkable = workers.obstacle() or (f"training runs on {work.device.type}" if work.device.type != "cpu" else None)

@@ -66,12 +66,16 @@ def _option(schema: dict[str, Any]) -> tuple[str, str, str]:
             for key, sign in (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
             if key in v
         ]
-        kinds.append(" | ".join(map(str, v["enum"])) if "enum" in v else " ".join([v.get("type", "value"), *bounds]))
+        kinds.append(" | ".join(map(str, v["enum"])) if "enum" in v else " ".join([_kind(v), *bounds]))
     return (
         " or ".join(kinds),
         json.dumps(schema["default"]) if "default" in schema else "required",
         schema.get("description", ""),
     )
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    return str(schema.get("const") or schema.get("type") or ("mapping" if "$ref" in schema else "any"))
 
 
 def _facts(spec: Any) -> list[str]:
@@ -137,7 +141,7 @@ def run(
     experiment = _load(file, set_)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description:60.60}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=1.0)
         results = experiment.run(
             into, resume=resume, strict=strict, progress=lambda text, done: bar.update(task, description=text, completed=done)

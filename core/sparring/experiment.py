@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sparring.errors import CompositionError, ConfigError, EffectError, NumericalError
+from sparring.errors import CheckpointError, CompositionError, ConfigError, EffectError, NumericalError
 from sparring.files import write_bytes
 from sparring.resolve import Resolved, resolve
 from sparring.schema import File, validated
@@ -101,8 +101,13 @@ class Experiment:
         found: dict[str, File] = {}
         for k, cell in enumerate(self.file.cells):
             name = str(cell.get("name", f"cell {k}"))
-            if name in found:
-                raise ConfigError(f"cells.{k}.name is {name!r}, which another cell has; names must differ")
+            if slug(name) in map(slug, found):
+                raise ConfigError(
+                    f"cells.{k}.name is {name!r}, and another cell's results lie in '{slug(name)}' too; names must differ in "
+                    "letters or digits"
+                )
+            for key in {"cells", "tracking"} & set(cell):
+                raise ConfigError(f"cells.{name}.{key} is no option here; it is the whole experiment's")
             found[name] = validated(File, _merged(base, {k: v for k, v in cell.items() if k != "name"}), f"cells.{name}")
         return found
 
@@ -114,8 +119,10 @@ class Experiment:
         self, folder: str | Path | None = None, *, resume: bool = False, strict: bool = False, progress: Progress = silent
     ) -> Results:
         """Run every cell and log it. Everything is checked, and data and models are built, before anything is written."""
+        from sparring import checkpoint
         from sparring.build import build
         from sparring.report import publish
+        from sparring.run import identity_of
         from sparring.tracking import Tracker
 
         place = Path(folder) if folder is not None else Path("runs") / self.name
@@ -125,11 +132,14 @@ class Experiment:
             raise CompositionError("\n\n".join(faults))
         for name, cell in resolved.items():
             progress(f"{name}: preparing", 0.0)
-            build(cell, silent).strategy.close()
-        if not resume and place.exists():
-            shutil.rmtree(place / "cells", ignore_errors=True)
+            made = build(cell, silent)
+            made.strategy.close()
+            if resume:
+                checkpoint.load(place / "cells" / slug(name) / "checkpoint", identity_of(made))
         tracker = Tracker.open(self.file.tracking.uri, self.file.tracking.experiment, place)
         runs = _Runs(tracker, place / "tracking.json", resume)
+        if not resume and place.exists():
+            shutil.rmtree(place / "cells", ignore_errors=True)
         parent = runs.open(self.name, None, self.file)
         outcomes = []
         try:
@@ -169,7 +179,10 @@ class _Runs:
 
     def __init__(self, tracker: Tracker, path: Path, resume: bool) -> None:
         self.tracker, self.path = tracker, path
-        self.known: dict[str, str] = json.loads(path.read_text()) if resume and path.exists() else {}
+        try:
+            self.known: dict[str, str] = dict(json.loads(path.read_text())) if resume and path.exists() else {}
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path} is corrupt: {error}; delete it, or run without --resume") from error
 
     def open(self, name: str, parent: str | None, file: File) -> Run:
         key = "" if parent is None else name
@@ -210,7 +223,10 @@ def _override(values: dict[str, Any], override: str) -> None:
             at = at[key]
         if not isinstance(at, dict | list):
             raise ConfigError(f"--set {path}: '{key}' holds {at!r}, which has no options")
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {path}: {text!r} is no YAML: {error}") from error
     if isinstance(at, list):
         at[_index(at, keys[-1], path)] = value
     else:

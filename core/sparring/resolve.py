@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sparring.checker import Report, Sight, Waiver, sight, walk
-from sparring.defaults import MEAN, averaging
+from sparring.defaults import MEAN, averaging, check_engine
 from sparring.errors import CompositionError, ConfigError
 from sparring.explain import Known, explain
 from sparring.facts import Fact, closed_fields
@@ -127,6 +127,7 @@ def resolve(file: File, objects: Mapping[str, Spec[Any]] | None = None) -> Resol
     given = objects or {}
     if file.cells:
         raise ConfigError("resolve one cell of an experiment at a time")
+    check_engine(file)
     dataset = _given(given, "dataset") or _named(file.dataset, "datasets", "dataset")
     model = _given(given, "model") or _named(file.model, "models", "model")
     trainer = _named(file.federation.trainer, "trainers", "federation.trainer") if file.federation.trainer else None

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sparring.errors import ConfigError, did_you_mean
 from sparring.facts import Knowledge
 
-Entry = dict[str, dict[str, Any] | None] | str
+
+def _entry(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict) and len(value) == 1 and all(v is None or isinstance(v, dict) for v in value.values()):
+        return value
+    raise ValueError(f"{value!r} is no technique; each entry is one name with its options: `- name: {{option: value}}`")
+
+
+Entry = Annotated[dict[str, dict[str, Any] | None] | str, BeforeValidator(_entry)]
 
 
 class Section(BaseModel):
@@ -191,16 +201,23 @@ def validated(kind: type[Any], values: Any, where: str) -> Any:
         raise ConfigError("\n".join(lines)) from None
 
 
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections inside an annotation, such as an optional section or a list of them."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
 def _sentence(kind: type[BaseModel], fault: Any, where: str) -> str:
     path = [str(part) for part in fault["loc"]]
     at = ".".join([where, *path]) if where else ".".join(path)
     if fault["type"] == "extra_forbidden":
-        owner: Any = kind
+        owner = kind
         for part in path[:-1]:
-            field = getattr(owner, "model_fields", {}).get(part)
-            owner = field.annotation if field is not None else owner
-        options = list(getattr(owner, "model_fields", {}))
-        return f"{at} is no option here; {did_you_mean(path[-1], options)}"
+            field = owner.model_fields.get(part)
+            owner = next(_models(field.annotation), owner) if field is not None else owner
+        return f"{at} is no option here; {did_you_mean(path[-1], owner.model_fields)}"
     if fault["type"] == "missing":
         return f"{at} is missing; it is required"
     message = fault["msg"].removeprefix("Value error, ")

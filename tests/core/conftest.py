@@ -23,12 +23,12 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Make specs known to the experiments of one test, as if a distribution offered them."""
-    from sparring import cli, registry, resolve
+    from sparring import cli, listing, registry, resolve
     from tests.core.federation import offered
 
     def make_known(*specs: object) -> None:
         known = (*registry.entries(), *offered(specs))
-        for module in (registry, resolve, cli):
+        for module in (registry, resolve, cli, listing):
             monkeypatch.setattr(module, "entries", lambda: known)
 
     return make_known

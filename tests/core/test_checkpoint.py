@@ -338,10 +338,11 @@ def test_other_data_and_another_model_make_another_experiment(tmp_path: Path) ->
             data = Blobs().load(ctx)
             return replace(data, train=replace(data.train, x=1 - data.train.x))
 
-    Inverted.__name__ = "Blobs"
-    ran(experiment(lambda: linear()), tmp_path)
-    for other in (experiment(lambda: linear(), Inverted()), experiment(lambda: conv()), experiment(lambda: linear(), Blobs(97))):
-        assert built(other).resolved.identity == built(experiment(lambda: linear())).resolved.identity
+    Inverted.__name__, deeper = "Blobs", lambda: conv()  # noqa: PLW0108
+    deeper.__name__ = "linear"
+    ran(experiment(linear), tmp_path)
+    for other in (experiment(linear, Inverted()), experiment(deeper), experiment(linear, Blobs(97))):
+        assert built(other).resolved.identity == built(experiment(linear)).resolved.identity
         with pytest.raises(CheckpointError, match="belongs to another experiment"):
             ran(other, tmp_path, resume=True)
 
