@@ -15,7 +15,7 @@ venv: $(STAMP)
 $(STAMP): constraints.txt pyproject.toml $(wildcard plugins/*/*/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) hatchling editables torch
-	$(PIP) --no-build-isolation -e '.[testing,dev]' $(addprefix -e ,$(PLUGINS))
+	$(PIP) --no-build-isolation -e '.[dev]' $(addprefix -e ,$(PLUGINS))
 	touch $@
 
 demo: venv

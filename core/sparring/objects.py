@@ -12,7 +12,7 @@ from sparring.facts import PerExample
 from sparring.roles import Dataset, Model
 from sparring.signals import DataShape
 from sparring.signature import ALL, Signature
-from sparring.specs import DatasetSpec, Empty, ModelSpec, Spec
+from sparring.specs import API, DatasetSpec, Empty, ModelSpec, Spec
 
 
 @final
@@ -45,6 +45,7 @@ def as_plugin(kind: str, given: Any) -> Spec[Any] | None:
         return None
     if kind == "dataset" and isinstance(given, Dataset):
         return DatasetSpec(
+            api=API,
             name=type(given).__name__.lower(),
             config=Empty,
             summary="given as an object",
@@ -55,6 +56,7 @@ def as_plugin(kind: str, given: Any) -> Spec[Any] | None:
         )
     if kind == "model" and callable(given):
         return ModelSpec(
+            api=API,
             name=getattr(given, "__name__", type(given).__name__).strip("<>"),
             config=Empty,
             summary="given as a factory",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sparring import roles
 
 API = 1
-"""The version of the contract that this core offers. Payloads gain fields without a new number."""
+"""The version of the contract that this core offers. Payloads gain fields without a new number; specs of others are refused."""
 
 Acts = Literal["always", "may", "never"]
 Game = Literal["reconstruction", "membership", "poisoning"]
@@ -57,12 +57,15 @@ class Layer(Generic[C]):
 
 @dataclass(frozen=True, kw_only=True)
 class Spec(Generic[C]):
-    """What every kind of plugin declares: its name (kebab-case), its config class and one line of what it is."""
+    """What every kind of plugin declares: its name (kebab-case), its config class and one line of what it is.
+
+    ``api``: the `API` that it was written for, as a number in the source, so that it stays what it was when core moves on.
+    """
 
     name: str
     config: type[C]
     summary: str
-    api: int = API
+    api: int
     kind: ClassVar[str] = ""
 
 

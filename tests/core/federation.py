@@ -113,7 +113,7 @@ def defence(
     """A defence of one layer that applies ``change``."""
     made = _acting(Defence, "defence_transform", site, change)
     layer = Layer[Empty](site=site, build=lambda _: made(), acts=acts, wire=wire, signature=signature)
-    return DefenceSpec(name=name, config=Empty, summary="a defence", layers=(layer,))
+    return DefenceSpec(api=1, name=name, config=Empty, summary="a defence", layers=(layer,))
 
 
 def attack(
@@ -122,17 +122,17 @@ def attack(
     """An active attack of one layer that applies ``change``."""
     made = _acting(ActiveAttack, "attack_transform", site, change)
     layer = Layer[Empty](site=site, build=lambda _: made(), acts=acts, signature=signature)
-    return AttackSpec(name=name, config=Empty, summary="an attack", game="poisoning", layers=(layer,))
+    return AttackSpec(api=1, name=name, config=Empty, summary="an attack", game="poisoning", layers=(layer,))
 
 
 def plugin(name: str, layer: Layer[Any], config: type[Config] = Empty) -> DefenceSpec[Any]:
     """A defence around a layer."""
-    return DefenceSpec(name=name, config=config, summary="a defence", layers=(layer,))
+    return DefenceSpec(api=1, name=name, config=config, summary="a defence", layers=(layer,))
 
 
 def rule(name: str, made: Callable[[], Any]) -> AggregatorSpec[Empty]:
     """An aggregation rule."""
-    return AggregatorSpec(name=name, config=Empty, summary="a rule", build=lambda _: made(), signature=OBSERVER)
+    return AggregatorSpec(api=1, name=name, config=Empty, summary="a rule", build=lambda _: made(), signature=OBSERVER)
 
 
 def experiment(model: Any = linear, dataset: Any = None, **sections: Any) -> Experiment:

@@ -77,6 +77,7 @@ class Averaging(PassiveAttack[UpdateView]):
 
 WANDERING = plugin("wandering", Layer[Empty](site=Site.UPDATE, build=lambda _: Wandering()))
 AVERAGING = AttackSpec(
+    api=1,
     name="averaging",
     config=Empty,
     summary="averages",

@@ -73,6 +73,7 @@ class Clip(Defence[Updates]):
 
 
 CLIP = DefenceSpec(
+    api=1,
     name="clip",
     config=ClipConfig,
     summary="Clips.",
@@ -84,6 +85,7 @@ CLIP = DefenceSpec(
 )
 NEEDY = defence("needy", Site.UPDATE, lambda s, c: s, signature=Signature(needs=(Clipped("l2", "client"),), keeps=ALL))
 FOLDER = DatasetSpec(
+    api=1,
     name="folder",
     config=FolderConfig,
     summary="Blobs.",
@@ -96,7 +98,7 @@ FOLDER = DatasetSpec(
 
 def model(name: str, factory: Any) -> ModelSpec[Empty]:
     give = Signature(gives=(PerExample(),), keeps=ALL)
-    return ModelSpec(name=name, config=Empty, summary="A model.", build=lambda _: Factory(factory), signature=give)
+    return ModelSpec(api=1, name=name, config=Empty, summary="A model.", build=lambda _: Factory(factory), signature=give)
 
 
 def misfit() -> Any:

@@ -582,7 +582,7 @@ class Reading(PassiveAttack[UpdateView]):
 
 def reading(rounds: tuple[int, ...] | None) -> AttackSpec[Empty]:
     reader = Reader[Empty](tap=lambda _: Tap(("update",), rounds), build=lambda _: Reading(), signature=Signature(keeps=ALL))
-    return AttackSpec(name="reading", config=Empty, summary="reads", game="reconstruction", reader=reader)
+    return AttackSpec(api=1, name="reading", config=Empty, summary="reads", game="reconstruction", reader=reader)
 
 
 def test_a_tap_holds_what_was_sent_and_what_it_answered(offer: Offer, tmp_path: Path) -> None:

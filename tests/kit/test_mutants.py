@@ -106,14 +106,14 @@ def defence(
 ) -> DefenceSpec[Any]:
     build = instance_of(Defence, signal, "defence_transform", transform, *others)
     layer.setdefault("signature", Signature(keeps=ROWS))
-    return DefenceSpec(name="layer", config=config, summary="a layer", layers=(Layer(site=site, build=build, **layer),))
+    return DefenceSpec(api=1, name="layer", config=config, summary="a layer", layers=(Layer(site=site, build=build, **layer),))
 
 
 def attack(transform: Callable[[Any, Any, Any], Any], **layer: Any) -> AttackSpec[Any]:
     build = instance_of(ActiveAttack, Updates, "attack_transform", transform)
     layer.setdefault("signature", Signature(keeps=ROWS))
     layers = (Layer(site=Site.UPDATE, build=build, **layer),)
-    return AttackSpec(name="attack", config=Empty, summary="an attack", game="poisoning", layers=layers)
+    return AttackSpec(api=1, name="attack", config=Empty, summary="an attack", game="poisoning", layers=layers)
 
 
 def rule(aggregate: Callable[[Any, Cohort, Any], Tensor], config: type[Config] = Empty) -> AggregatorSpec[Any]:
@@ -121,7 +121,7 @@ def rule(aggregate: Callable[[Any, Cohort, Any], Tensor], config: type[Config] =
         return Release(aggregate(self, cohort, ctx), cohort.layout, float(len(cohort)), len(cohort))
 
     build = instance_of(Aggregator, object, "server_aggregate", run)
-    return AggregatorSpec(name="rule", config=config, summary="a rule", build=build, signature=Signature(keeps=ALL))
+    return AggregatorSpec(api=1, name="rule", config=config, summary="a rule", build=build, signature=Signature(keeps=ALL))
 
 
 def shifted(self: Any, signal: Updates, ctx: Any) -> Updates:
@@ -407,7 +407,7 @@ def pair(correct: bool, pads: bool = True) -> DefenceSpec[Any]:
         build=instance_of(Defence, Release, "defence_transform", open_),
         signature=Signature(gives=(Space("real"),), keeps=(Summable(), Weighted(), Identified())),
     )
-    return DefenceSpec(name="pair", config=Empty, summary="a pair", layers=(first, second), paired=True)
+    return DefenceSpec(api=1, name="pair", config=Empty, summary="a pair", layers=(first, second), paired=True)
 
 
 @mutant("pair-round-trip")
@@ -574,7 +574,7 @@ def _(broken: bool) -> Made:
             return Release(accumulator.vector / max(accumulator.count, 1), accumulator.layout)
 
     signature = Signature(keeps=ALL)
-    return AggregatorSpec(name="rule", config=Empty, summary="a rule", build=lambda c: Streaming(), signature=signature)
+    return AggregatorSpec(api=1, name="rule", config=Empty, summary="a rule", build=lambda c: Streaming(), signature=signature)
 
 
 @mutant("outliers-resisted")
@@ -636,7 +636,7 @@ def analytic(flaw: str) -> AttackSpec[Any]:
             return found
 
     reader: Reader[Any] = Reader(tap=lambda c: Tap(("update",)), build=lambda c: Analytic(), signature=Signature(keeps=ALL))
-    return AttackSpec(name="attack", config=Empty, summary="an attack", game="reconstruction", reader=reader)
+    return AttackSpec(api=1, name="attack", config=Empty, summary="an attack", game="reconstruction", reader=reader)
 
 
 @mutant("reconstruction-control")
@@ -666,7 +666,14 @@ def dataset(load: Callable[[Any], tuple[Tensor, Tensor]], split: Callable[[Tenso
             return Data(whole.take(order[:80]), whole.take(split(order)), DataShape((1, 4, 4), 3))
 
     return DatasetSpec(
-        name="set", config=Empty, summary="a set", build=lambda c: Made_(), licence="none", source="drawn", stands_for="nothing"
+        api=1,
+        name="set",
+        config=Empty,
+        summary="a set",
+        build=lambda c: Made_(),
+        licence="none",
+        source="drawn",
+        stands_for="nothing",
     )
 
 
@@ -698,7 +705,7 @@ def model(make: Callable[[int, int], nn.Module]) -> ModelSpec[Any]:
             return nn.Sequential(nn.Flatten(), make(int(torch.tensor(shape.inputs).prod()), shape.classes))
 
     signature = Signature(gives=(PerExample(),), keeps=ALL)
-    return ModelSpec(name="model", config=Empty, summary="a model", build=lambda c: Made_(), signature=signature)
+    return ModelSpec(api=1, name="model", config=Empty, summary="a model", build=lambda c: Made_(), signature=signature)
 
 
 @mutant("output-shape")
@@ -757,7 +764,7 @@ def accountant(flaw: str) -> Callable[[bool], Made]:
                 precision = 1 / precision
             return gaussian_epsilon(precision**-0.5, delta) * (0.9 if self.flaw == "below" else 1)
 
-    return lambda broken: AccountantSpec(name="exact", config=Empty, summary="exact", build=lambda c: Exact(broken))
+    return lambda broken: AccountantSpec(api=1, name="exact", config=Empty, summary="exact", build=lambda c: Exact(broken))
 
 
 mutant("epsilon-monotone")(accountant("monotone"))

@@ -42,7 +42,7 @@ class Halved(Defence[Updates]):
 
 KEEPS = (Summable(), Identified(), Weighted(), Space("real"), Clipped(unit="client"))
 LAYER = Layer[Any](site=Site.UPDATE, build=Halved, signature=Signature(keeps=KEEPS), acts="always")
-HALVED = DefenceSpec(name="halved", config=HalvedConfig, summary="halves updates", layers=(LAYER,))
+HALVED = DefenceSpec(api=1, name="halved", config=HalvedConfig, summary="halves updates", layers=(LAYER,))
 
 
 def plugins() -> Iterable[AnySpec]:
@@ -117,9 +117,9 @@ def test_every_site_has_a_stage_on_which_a_layer_that_only_looks_on_keeps_every_
 
     made = types.new_class("Idle", (role[signal],), {}, body)
     layer = Layer[Any](site=site, build=lambda config: made(), signature=Signature(keeps=ALL), acts="never")
-    spec: AnySpec = DefenceSpec(name="idle", config=Empty, summary="idle", layers=(layer,))
+    spec: AnySpec = DefenceSpec(api=1, name="idle", config=Empty, summary="idle", layers=(layer,))
     if kind == "attack":
-        spec = AttackSpec(name="idle", config=Empty, summary="idle", game="poisoning", layers=(layer,))
+        spec = AttackSpec(api=1, name="idle", config=Empty, summary="idle", game="poisoning", layers=(layer,))
     beside = {"light-import", "entry-point", "attack-acts"}
     for case in cases(lambda: (spec,)):
         if case.check.name not in beside:

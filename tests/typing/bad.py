@@ -94,9 +94,9 @@ def facts_of_b(config: B) -> Signature:
 
 layer_of_b = Layer(site=Site.UPDATE, build=build_of_b)
 
-DefenceSpec(name="x", config=A, summary="x", layers=(Layer(site=Site.UPDATE, build=build_of_b),))  # E: config and factory
-DefenceSpec(name="x", config=A, summary="x", layers=(layer_of_b,))  # E: config and factory
-DefenceSpec(name="x", config=B, summary="x", layers=(layer_of_b,))
-AggregatorSpec(name="x", config=A, summary="x", build=rule_of_b, signature=Signature())  # E: config and factory
-AggregatorSpec(name="x", config=A, summary="x", build=lambda c: Rule(B()), signature=facts_of_b)  # E: config and factory
-AggregatorSpec(name="x", config=B, summary="x", build=rule_of_b, signature=facts_of_b)
+DefenceSpec(api=1, name="x", config=A, summary="x", layers=(Layer(site=Site.UPDATE, build=build_of_b),))  # E: config and factory
+DefenceSpec(api=1, name="x", config=A, summary="x", layers=(layer_of_b,))  # E: config and factory
+DefenceSpec(api=1, name="x", config=B, summary="x", layers=(layer_of_b,))
+AggregatorSpec(api=1, name="x", config=A, summary="x", build=rule_of_b, signature=Signature())  # E: config and factory
+AggregatorSpec(api=1, name="x", config=A, summary="x", build=lambda c: Rule(B()), signature=facts_of_b)  # E: config and factory
+AggregatorSpec(api=1, name="x", config=B, summary="x", build=rule_of_b, signature=facts_of_b)

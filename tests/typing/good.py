@@ -251,9 +251,11 @@ def _gives(config: ClipConfig) -> Signature:
 
 
 CLIP = DefenceSpec(
+    api=1,
     name="clip", config=ClipConfig, summary="clamps", layers=(Layer(site=Site.UPDATE, build=_clip, signature=_gives),)
 )
 FLIP = AttackSpec(
+    api=1,
     name="flip",
     config=Empty,
     summary="flips signs",
@@ -261,6 +263,7 @@ FLIP = AttackSpec(
     layers=(Layer(site=Site.UPDATE, build=lambda config: Flip()),),
 )
 GUESS = AttackSpec(
+    api=1,
     name="guess",
     config=Empty,
     summary="guesses",
@@ -279,14 +282,15 @@ def sparring_plugins() -> Iterable[AnySpec]:
         CLIP,
         FLIP,
         GUESS,
-        AggregatorSpec(name="first", config=Empty, summary="first row", build=lambda c: First(), signature=Signature()),
-        AggregatorSpec(name="total", config=Empty, summary="sum", build=lambda c: Total(), signature=Signature()),
-        TrainerSpec(name="plain", config=Empty, summary="trains", build=lambda c: Plain(), signature=Signature()),
+        AggregatorSpec(api=1, name="first", config=Empty, summary="first row", build=lambda c: First(), signature=Signature()),
+        AggregatorSpec(api=1, name="total", config=Empty, summary="sum", build=lambda c: Total(), signature=Signature()),
+        TrainerSpec(api=1, name="plain", config=Empty, summary="trains", build=lambda c: Plain(), signature=Signature()),
         DatasetSpec(
+            api=1,
             name="zeros", config=Empty, summary="zeros", build=lambda c: Zeros(), licence="CC0", source="none", stands_for="none"
         ),
-        ModelSpec(name="linear", config=Empty, summary="a line", build=lambda c: Linear(), signature=Signature()),
-        AccountantSpec(name="counting", config=Empty, summary="counts", build=lambda c: Counting()),
-        HostSpec(name="enclave", config=Empty, summary="hosts", build=lambda c: Enclave(), signature=Signature()),
-        EngineSpec(name="cluster", config=Empty, summary="trains elsewhere", build=lambda c: Cluster()),
+        ModelSpec(api=1, name="linear", config=Empty, summary="a line", build=lambda c: Linear(), signature=Signature()),
+        AccountantSpec(api=1, name="counting", config=Empty, summary="counts", build=lambda c: Counting()),
+        HostSpec(api=1, name="enclave", config=Empty, summary="hosts", build=lambda c: Enclave(), signature=Signature()),
+        EngineSpec(api=1, name="cluster", config=Empty, summary="trains elsewhere", build=lambda c: Cluster()),
     )

@@ -54,7 +54,7 @@ def kebab_name(subject: Subject) -> None:
 def described(subject: Subject) -> None:
     """Law: a spec is written for this core's API, and its summary is one line of at most 140 characters.
     Why: another API is refused when it is loaded; the summary is what `sparring list` shows.
-    If this fails: set `summary` to one plain line, and leave `api` at its default.
+    If this fails: set `summary` to one plain line, and leave `api` to the number that core offers.
     """
     spec = subject.spec
     demand(spec.api == API, f"its api is {spec.api}, core offers {API}")

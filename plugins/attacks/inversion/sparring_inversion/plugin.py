@@ -77,6 +77,7 @@ def _dlg(config: DlgConfig) -> Dlg:
 
 
 INVERTING_GRADIENTS = AttackSpec(
+    api=1,
     name="inverting-gradients",
     config=InvertingGradientsConfig,
     summary="Gradient inversion by cosine similarity and total variation, boxed, signed Adam (Geiping et al. 2020).",
@@ -84,6 +85,7 @@ INVERTING_GRADIENTS = AttackSpec(
     reader=Reader(tap=_tap, build=_inverting_gradients, signature=_needs),
 )
 DLG = AttackSpec(
+    api=1,
     name="dlg",
     config=DlgConfig,
     summary="Deep leakage from gradients: L2 gradient matching by L-BFGS (Zhu et al. 2019).",

@@ -65,6 +65,7 @@ ROWS = (Summable(), Identified(), Weighted(), Space(), PerExample(), PoissonSamp
 """What stays true of a cohort in which some rows are lies: the wire format, and what was said of honest rows alone."""
 
 SIGN_FLIP = AttackSpec(
+    api=1,
     name="sign-flip",
     config=SignFlipConfig,
     summary="compromised clients send their own update with its sign flipped and scaled",
@@ -72,6 +73,7 @@ SIGN_FLIP = AttackSpec(
     layers=(Layer(site=Site.UPDATE, build=_sign_flip, signature=Signature(needs=(HOLDS,), keeps=(*ROWS, Sensitivity()))),),
 )
 ALIE_SPEC = AttackSpec(
+    api=1,
     name="alie",
     config=ALIEConfig,
     summary="A Little Is Enough: compromised clients send the mean less z standard deviations, within the honest spread",

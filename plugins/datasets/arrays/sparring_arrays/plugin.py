@@ -42,6 +42,7 @@ def _arrays(config: ArraysConfig) -> ArrayFile:
 
 
 ARRAYS = DatasetSpec(
+    api=1,
     name="arrays",
     config=ArraysConfig,
     summary="Your own arrays from an .npz or .safetensors file, with optional group columns.",

@@ -27,6 +27,7 @@ def _digits(config: DigitsConfig) -> Digits:
 
 
 DIGITS = DatasetSpec(
+    api=1,
     name="digits",
     config=DigitsConfig,
     summary="1,797 handwritten digits of 8x8 pixels; offline.",

@@ -90,6 +90,7 @@ def _gtsrb(config: GtsrbConfig) -> Gtsrb:
 
 
 MNIST = DatasetSpec(
+    api=1,
     name="mnist",
     config=MnistConfig,
     summary="60,000 + 10,000 handwritten digits of 28x28 pixels, from a folder or by download.",
@@ -99,6 +100,7 @@ MNIST = DatasetSpec(
     stands_for="small grey images, such as scans of forms",
 )
 FASHION_MNIST = DatasetSpec(
+    api=1,
     name="fashion-mnist",
     config=MnistConfig,
     summary="60,000 + 10,000 articles of clothing of 28x28 pixels, from a folder or by download.",
@@ -108,6 +110,7 @@ FASHION_MNIST = DatasetSpec(
     stands_for="small grey images that are harder to tell apart than digits",
 )
 CIFAR10 = DatasetSpec(
+    api=1,
     name="cifar10",
     config=Cifar10Config,
     summary="50,000 + 10,000 colour photographs of 32x32 pixels, from a folder or by download.",
@@ -117,6 +120,7 @@ CIFAR10 = DatasetSpec(
     stands_for="private photographs of everyday things",
 )
 GTSRB = DatasetSpec(
+    api=1,
     name="gtsrb",
     config=GtsrbConfig,
     summary="German traffic signs in 43 classes, resized, from a folder or by download.",

@@ -82,6 +82,7 @@ def _brain_tissue(config: BrainTissueConfig) -> BrainTissue:
 
 
 MEDMNIST = DatasetSpec(
+    api=1,
     name="medmnist",
     config=MedMnistConfig,
     summary="Small medical images (X-rays, blood cells, organs, ...) of MedMNIST v2, from a file or by download.",
@@ -92,6 +93,7 @@ MEDMNIST = DatasetSpec(
     stands_for="images of patients that hospitals may not share; too small for a diagnosis",
 )
 BRAIN_TISSUE = DatasetSpec(
+    api=1,
     name="brain-tissue",
     config=BrainTissueConfig,
     summary="Slices of the MNI152 template with grey and white matter: segmentation in 3 classes; offline.",

@@ -27,6 +27,7 @@ def _mnist_5k(config: Mnist5kConfig) -> Mnist5k:
 
 
 MNIST_5K = DatasetSpec(
+    api=1,
     name="mnist-5k",
     config=Mnist5kConfig,
     summary="5,000 real MNIST digits, 500 a class: 4,000 for training, 1,000 for testing; offline.",

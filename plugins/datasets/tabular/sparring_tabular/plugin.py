@@ -48,6 +48,7 @@ def _breast_cancer(config: BreastCancerConfig) -> BreastCancer:
 
 
 ACTG175 = DatasetSpec(
+    api=1,
     name="actg175",
     config=Actg175Config,
     summary="2,139 patients of an HIV trial, with sensitive attributes as group columns; offline.",
@@ -57,6 +58,7 @@ ACTG175 = DatasetSpec(
     stands_for="records of patients whose presence in the data is itself sensitive",
 )
 BREAST_CANCER = DatasetSpec(
+    api=1,
     name="breast-cancer",
     config=BreastCancerConfig,
     summary="569 tumours, 30 measurements of cell nuclei each: malignant or benign; offline.",

@@ -81,6 +81,7 @@ def _robust(reason: str) -> Signature:
 
 
 MEAN = AggregatorSpec(
+    api=1,
     name="mean",
     config=Empty,
     summary="mean of updates, weighted by numbers of examples: federated averaging; one client can move it anywhere",
@@ -88,6 +89,7 @@ MEAN = AggregatorSpec(
     signature=WEIGHTED_MEAN,
 )
 MEDIAN = AggregatorSpec(
+    api=1,
     name="median",
     config=Empty,
     summary="coordinate-wise median: bears fewer than half of the clients being Byzantine; ignores weights",
@@ -95,6 +97,7 @@ MEDIAN = AggregatorSpec(
     signature=_robust("each coordinate lies within the range of honest updates while 2f < n"),
 )
 TRIMMED_MEAN = AggregatorSpec(
+    api=1,
     name="trimmed-mean",
     config=TrimmedMeanConfig,
     summary="coordinate-wise mean without the f smallest and f largest values; ignores weights",
@@ -106,6 +109,7 @@ TRIMMED_MEAN = AggregatorSpec(
     ),
 )
 KRUM = AggregatorSpec(
+    api=1,
     name="krum",
     config=KrumConfig,
     summary="the one update with the nearest n - f - 2 neighbours; ignores weights",

@@ -108,6 +108,7 @@ ROWS = (Summable(), Identified(), Weighted(), Space("real"), PoissonSampled())
 """What rescaling or noising single rows leaves true."""
 
 NORM_CLIP = DefenceSpec(
+    api=1,
     name="norm-clip",
     config=NormClipConfig,
     summary="Scales each client's update to an L2 norm of at most C.",
@@ -124,6 +125,7 @@ NORM_CLIP = DefenceSpec(
     ),
 )
 GAUSS_NOISE = DefenceSpec(
+    api=1,
     name="gauss-noise",
     config=GaussNoiseConfig,
     summary="Adds Gaussian noise to each client's clipped update before it is sent (local DP, Gaussian mechanism).",
@@ -140,6 +142,7 @@ GAUSS_NOISE = DefenceSpec(
     ),
 )
 DP_SGD = DefenceSpec(
+    api=1,
     name="dp-sgd",
     config=DPSGDConfig,
     summary="Poisson-sampled lots, per-example clipping, noise once on the clipped sum, divided by the expected lot.",
@@ -164,13 +167,21 @@ DP_SGD = DefenceSpec(
     ),
 )
 RDP_ACCOUNTANT = AccountantSpec(
-    name="rdp", config=RDPConfig, summary="Renyi DP of the Poisson-subsampled Gaussian, classic conversion.", build=_rdp
+    api=1, name="rdp", config=RDPConfig, summary="Renyi DP of the Poisson-subsampled Gaussian, classic conversion.", build=_rdp
 )
 RDP_OPACUS = AccountantSpec(
-    name="rdp-opacus", config=Empty, summary="Renyi DP as Opacus computes it, with the improved conversion.", build=_rdp_opacus
+    api=1,
+    name="rdp-opacus",
+    config=Empty,
+    summary="Renyi DP as Opacus computes it, with the improved conversion.",
+    build=_rdp_opacus,
 )
 PRV_ACCOUNTANT = AccountantSpec(
-    name="prv", config=PRVConfig, summary="Privacy loss distributions composed numerically: the tight default.", build=_prv
+    api=1,
+    name="prv",
+    config=PRVConfig,
+    summary="Privacy loss distributions composed numerically: the tight default.",
+    build=_prv,
 )
 
 

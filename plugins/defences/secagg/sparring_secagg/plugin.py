@@ -77,6 +77,7 @@ CLAIM = Heuristic(
     "the full protocol (Bonawitz et al.) comes with a later release"
 )
 MASKED_SUM = DefenceSpec(
+    api=1,
     name="masked-sum",
     config=MaskedSumConfig,
     summary="Clients add one-time pads to fixed-point updates; the server opens the sum of those that arrived, and no one row.",

@@ -98,6 +98,7 @@ def _resnet9(config: ResNet9Config) -> ResNet9:
 
 
 LENET_ZHU = ModelSpec(
+    api=1,
     name="lenet-zhu",
     config=LeNetZhuConfig,
     summary="LeNet of Zhu et al. (2019): sigmoid, no pooling; the classic victim of gradient inversion",
@@ -105,6 +106,7 @@ LENET_ZHU = ModelSpec(
     signature=PER_EXAMPLE,
 )
 CONVNET = ModelSpec(
+    api=1,
     name="convnet",
     config=ConvNetConfig,
     summary="small ConvNet of two strided 5x5 convolutions, without pooling or normalisation layers",
@@ -112,6 +114,7 @@ CONVNET = ModelSpec(
     signature=PER_EXAMPLE,
 )
 MLP_SPEC = ModelSpec(
+    api=1,
     name="mlp",
     config=MLPConfig,
     summary="multilayer perceptron on flattened inputs; without hidden layers, logistic regression",
@@ -119,6 +122,7 @@ MLP_SPEC = ModelSpec(
     signature=PER_EXAMPLE,
 )
 RESNET9 = ModelSpec(
+    api=1,
     name="resnet9",
     config=ResNet9Config,
     summary="ResNet-9 with GroupNorm (or BatchNorm)",
