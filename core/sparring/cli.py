@@ -2,22 +2,59 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
+import typer.main
 
+from sparring.errors import PluginError
 from sparring.listing import print_rows, show_list
-from sparring.registry import entries, require
+from sparring.registry import TECHNIQUES, Broken, Entry, entries, find, load_command, require
 
 if TYPE_CHECKING:
     from sparring.experiment import Experiment, Results
 
+
+class _Commands(typer.core.TyperGroup):
+    """Core's commands, and those of installed distributions: each of these is imported when it is asked for, and by itself."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        added = {entry.name for entry in entries() if entry.kind == "commands"}
+        return [*super().list_commands(ctx), *sorted(added - set(self.commands))]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None or cmd_name not in self.list_commands(ctx):
+            return own
+        return _added(cmd_name)
+
+
+def _added(name: str) -> Any:
+    """The command that a distribution adds; one that is broken says so when it is run, and stands in nobody's way."""
+    try:
+        found = load_command(find(name, ["commands"]))
+        reason = f"of {found.entry} cannot be loaded: {found.reason}" if isinstance(found, Broken) else None
+    except PluginError as error:
+        found, reason = Broken(Entry("commands", name, "", "", ""), str(error)), str(error)
+
+    def broken() -> None:
+        raise PluginError(f"command '{name}' {reason}")
+
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    if isinstance(found, Broken):
+        single.command(name, help=f"(broken: {reason})")(broken)
+    else:
+        single.command(name)(found)
+    return typer.main.get_command(single)
+
+
 app = typer.Typer(
     name="sparring",
+    cls=_Commands,
     help="Adversarial interference in collaborative machine learning.",
     no_args_is_help=True,
     add_completion=False,
@@ -42,9 +79,7 @@ def list_(
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="a technique")]) -> None:
     """Show a technique: what it is, its options with bounds, its facts."""
-    from sparring.registry import KIND_NAMES
-
-    spec, entry = require(name, [kind for kind in KIND_NAMES if kind != "commands"])
+    spec, entry = require(name, TECHNIQUES)
     typer.echo(f"{name} ({entry.kind.rstrip('s')}, {entry})\n{spec.summary}\n")
     for field in ("licence", "source", "stands_for"):
         if hasattr(spec, field):
@@ -185,13 +220,3 @@ def _load(file: Path, overrides: list[str] | None) -> Experiment:
     from sparring.experiment import Experiment
 
     return Experiment.load(file, overrides or ())
-
-
-def _join_tools() -> None:
-    for entry in entries():
-        if entry.kind == "commands":
-            module, _, attribute = entry.module.partition(":")
-            app.command(entry.name)(getattr(importlib.import_module(module), attribute))
-
-
-_join_tools()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.abc
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from types import ModuleType
 
 from sparring.errors import PluginError, did_you_mean
-from sparring.registry import Broken, Entry, entries, load
+from sparring.registry import HEAVY, Broken, Entry, entries, load, load_command
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -27,20 +31,40 @@ def show_list(kind: str | None, verify: bool, as_json: bool) -> None:
         raise PluginError(f"no technique of kind '{kind}' is installed; {did_you_mean(kind, known)}")
     found = [e for e in entries() if kind in (None, e.kind)]
     names = [(e.kind, e.name) for e in found]
-    rows = [(e.kind, e.name, str(e), _state(e, names) if verify else "") for e in found]
+    with _light():
+        rows = [(e.kind, e.name, str(e), _state(e, names) if verify else "") for e in found]
     if as_json:
         print(json.dumps([{"kind": k, "name": n, "distribution": d, "state": s or None} for k, n, d, s in rows], indent=2))
     else:
         print_rows(("kind", "name", "distribution", *(("state",) if verify else ())), [r if verify else r[:3] for r in rows])
 
 
+class _Refused(importlib.abc.MetaPathFinder):
+    """Refuses to import heavy packages, so that each plugin whose light module does so is found, not only the first."""
+
+    def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> None:
+        del path, target
+        if name.partition(".")[0] in HEAVY:
+            raise ImportError(
+                f"its light module imports {name}, which list and check must do without: import it in the factories"
+            )
+
+
+@contextlib.contextmanager
+def _light() -> Iterator[None]:
+    finder = _Refused()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
 def _state(entry: Entry, names: list[tuple[str, str]]) -> str:
     if names.count((entry.kind, entry.name)) > 1:
         return "broken: another distribution offers this name; uninstall one"
-    if entry.kind == "commands":
-        return "ok"
-    spec = load(entry)
-    return f"broken: {spec.reason}" if isinstance(spec, Broken) else "ok"
+    found = load_command(entry) if entry.kind == "commands" else load(entry)
+    return f"broken: {found.reason}" if isinstance(found, Broken) else "ok"
 
 
 def print_rows(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

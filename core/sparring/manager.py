@@ -31,7 +31,9 @@ class Manager(pluggy.PluginManager):
     def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
         options = super().parse_hookimpl_opts(plugin, name)
         if options is None and name in self.hooks and inspect.isroutine(getattr(plugin, name, None)):
-            raise PluginError(f"{_named(plugin)}.{name} is not marked @hookimpl, so it would never run")
+            raise PluginError(
+                f"{_named(plugin)}.{name} is not marked @hookimpl, so it would never run; put @hookimpl before it"
+            )
         return options
 
     def admit(self, plugin: object, name: str, owner: str) -> None:

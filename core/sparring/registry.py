@@ -6,10 +6,11 @@ import functools
 import importlib
 import json
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sparring.errors import PluginError, did_you_mean
@@ -30,6 +31,9 @@ KIND_NAMES = (
     "engines",
     "commands",
 )
+HEAVY = ("torch", "numpy", "scipy", "pandas", "sklearn", "torchvision", "mlflow", "matplotlib")
+"""Packages that no light module may import: they take seconds, and `list` and `check` do without them."""
+TECHNIQUES = tuple(kind for kind in KIND_NAMES if kind != "commands")
 
 
 @dataclass(frozen=True, order=True)
@@ -48,7 +52,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Broken:
-    """A technique whose distribution could not be loaded: a value, and an error only when something needs it."""
+    """A technique whose distribution could not be loaded, and what to do: a value, and an error only when something needs it."""
 
     entry: Entry
     reason: str
@@ -108,18 +112,48 @@ def load(entry: Entry) -> Spec[Any] | Broken:
     from sparring.manager import distribution_specs
     from sparring.specs import API, KINDS
 
+    module = _imported(entry)
+    if isinstance(module, Broken):
+        return module
     try:
-        specs = distribution_specs(importlib.import_module(entry.module), entry)
+        specs = distribution_specs(module, entry)
+    except PluginError as error:
+        return Broken(entry, str(error))
     except Exception as error:
-        return Broken(entry, f"{type(error).__name__}: {error}")
+        return Broken(
+            entry, f"its sparring_plugins raised {type(error).__name__}: {error}; mend or uninstall {entry.distribution}"
+        )
     matching = [spec for spec in specs if spec.name == entry.name and spec.kind == entry.kind]
     if not matching:
-        return Broken(entry, f"its module {entry.module} offers no {KINDS[entry.kind].__name__} of that name")
+        what = KINDS[entry.kind].__name__
+        return Broken(entry, f"its module {entry.module} offers no {what} of that name; give one, or drop the entry point")
     if matching[0].api != API:
-        return Broken(
-            entry, f"it is written for API {matching[0].api}, this core offers API {API}: update {entry.distribution}"
-        )
+        older = entry.distribution if matching[0].api < API else "sparring"
+        return Broken(entry, f"it is written for API {matching[0].api}, this core offers API {API}: update {older}")
     return matching[0]
+
+
+@functools.cache
+def load_command(entry: Entry) -> Callable[..., Any] | Broken:
+    """The function behind a command that a distribution adds, or why there is none."""
+    module = _imported(entry)
+    if isinstance(module, Broken):
+        return module
+    name = entry.module.partition(":")[2]
+    found = getattr(module, name, None)
+    if not callable(found):
+        return Broken(entry, f"its entry point is {entry.module!r}, which names no function; write `module:function`")
+    command: Callable[..., Any] = found
+    return command
+
+
+def _imported(entry: Entry) -> ModuleType | Broken:
+    """The module of an entry; whatever importing it raises is its author's fault, and no reason to end here."""
+    try:
+        return importlib.import_module(entry.module.partition(":")[0])
+    except (Exception, SystemExit) as error:
+        reason = f"importing it raised {type(error).__name__}: {error}"
+        return Broken(entry, f"{reason}; install what it lacks, or update or uninstall {entry.distribution}")
 
 
 def require(name: str, kinds: Iterable[str]) -> tuple[Spec[Any], Entry]:

@@ -9,12 +9,10 @@ import subprocess
 import sys
 from importlib import metadata
 
-from sparring.registry import PREFIX
+from sparring.registry import HEAVY, PREFIX
 from sparring.specs import API
 from sparring.testing.kit import Inapplicable, check, demand
 from sparring.testing.subject import EVERY, Subject
-
-HEAVY = ("torch", "numpy", "scipy", "pandas", "sklearn", "torchvision", "mlflow", "matplotlib")
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from sparring.testing.subject import Example, Subject
 
 MODULES = (
     "packaging", "configs", "declared", "purity", "state", "updates", "mechanisms", "pairs", "local", "aggregators", "active",
-    "passive", "datasets", "models", "accountants",
+    "passive", "datasets", "models", "accountants", "reference",
 )  # fmt: skip
 Plugins = Callable[[], Iterable[AnySpec]] | ModuleType
 
