@@ -1,7 +1,7 @@
 """The scaffold: a distribution with one technique, from a copier template that is kept as a local git repository.
 
-`copier update` compares the template at the version that made a project with a newer one, which takes a repository with a tag for each:
-every core that runs `sparring new` adds its own.
+`copier update` compares the template at the version that made a project with a newer one, which takes a repository with a tag
+for each: every core that runs `sparring new` adds its own.
 """
 
 from __future__ import annotations
