@@ -13,6 +13,7 @@ from tests.kit import (  # noqa: F401 - each registers its mutants
     mutants_attacks,
     mutants_form,
     mutants_local,
+    mutants_roles,
     mutants_signals,
     mutants_sources,
 )

@@ -178,9 +178,12 @@ EVERY = Scope[Subject](lambda s: True, lambda s: (s,))
 CONFIGURED = Scope[Trial](lambda s: True, lambda s: s.trials())
 
 
+OUTWARD = ("datasets", "engines", "hosts")
+
+
 def kind(name: str) -> Scope[Trial]:
-    """Techniques of a kind under every configuration; data sets under the author's alone, since options may download."""
-    return Scope(lambda s: s.spec.kind == name, lambda s: s.quick() if name == "datasets" else s.trials())
+    """Techniques of a kind under every configuration; under the author's alone where options reach outside."""
+    return Scope(lambda s: s.spec.kind == name, lambda s: s.quick() if name in OUTWARD else s.trials())
 
 
 def layers(*sites: Site, kinds: tuple[str, ...] = ("defences",), paired: bool | None = None) -> Scope[Trial]:

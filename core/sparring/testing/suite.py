@@ -15,7 +15,7 @@ from sparring.testing.subject import Example, Subject
 
 MODULES = (
     "packaging", "configs", "declared", "purity", "state", "updates", "mechanisms", "pairs", "local", "aggregators", "active",
-    "passive", "datasets", "models", "accountants",
+    "passive", "datasets", "models", "accountants", "engines", "trainers", "hosts",
 )  # fmt: skip
 Plugins = Callable[[], Iterable[AnySpec]] | ModuleType
 
