@@ -57,7 +57,7 @@ def _(broken: bool) -> Made:
     return defence(lambda self, s, ctx: s.with_params(s.params.sign() * s.params.abs().amax(1, keepdim=True)), signature=keeps)
 
 
-@mutant("real-rows")
+@mutant("space-as-declared")
 def _(broken: bool) -> Made:
     return defence(lambda self, s, ctx: replace(s, rows=(s.rows * 1e6).long() if broken else (s.rows * 1e6).round() / 1e6))
 
@@ -140,6 +140,16 @@ def pair(correct: bool, pads: bool = True) -> DefenceSpec[Any]:
 @mutant("pair-round-trip")
 def _(broken: bool) -> Made:
     return pair(correct=not broken)
+
+
+@mutant("pair-bounds")
+def _(broken: bool) -> Made:
+    spec = pair(correct=not broken)
+    layers = []
+    for layer in spec.layers:
+        signature = layer.facts(Empty())
+        layers.append(replace(layer, signature=replace(signature, keeps=(*ROWS[:3], Clipped("l2", "client")))))
+    return replace(spec, layers=tuple(layers))
 
 
 @mutant("sealed-rows-hide")

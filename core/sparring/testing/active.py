@@ -35,7 +35,8 @@ def _mean(rows: Any) -> Release:
     return Release(rows.rows.mean(0), rows.layout)
 
 
-def _granted(trial: Trial) -> dict[str, Any]:
+def granted(trial: Trial) -> dict[str, Any]:
+    """What the context of an attack on updates holds under a threat model that meets its needs."""
     signal = trial.signal()
     if not isinstance(signal, Updates):
         return {}
@@ -53,7 +54,7 @@ def attack_keeps_form(trial: Trial) -> None:
     If this fails: return `signal.with_params(...)`, or examples of the same shape with labels among the classes.
     """
     signal = _own(trial)
-    after = trial.apply(trial.build(), signal, trial.context(**_granted(trial)))
+    after = trial.apply(trial.build(), signal, trial.context(**granted(trial)))
     demand(type(after) is type(signal), f"a {type(signal).__name__} became a {type(after).__name__}")
     if isinstance(after, Updates):
         demand(after.ids == signal.ids, f"clients {signal.ids} became {after.ids}")
@@ -82,22 +83,22 @@ def attack_reads_grants(trial: Trial) -> None:
     Why: a threat model says what the adversary has; an attack that takes more proves nothing.
     If this fails: add `Knows("benign-updates")` or `Knows("aggregator")` to its needs, or do not read them.
     """
-    own, granted = _own(trial), _granted(trial)
-    plain = outcome(trial.site, trial.apply(trial.build(), own, trial.context(**granted)))
+    own, grants = _own(trial), granted(trial)
+    plain = outcome(trial.site, trial.apply(trial.build(), own, trial.context(**grants)))
 
     def forbidden(rows: Any) -> Release:
         del rows
         raise AssertionError("it calls ctx.aggregate without needing Knows(aggregator)")
 
-    more = dict(granted)
-    if "benign" not in granted:
+    more = dict(grants)
+    if "benign" not in grants:
         more["benign"] = 7 * make_updates(4, layout=own.layout, seed=8).rows
-    if "aggregate" not in granted:
+    if "aggregate" not in grants:
         more["aggregate"] = forbidden
     with_more = outcome(trial.site, trial.apply(trial.build(), own, trial.context(**more)))
     demand(same(plain, with_more), "it reads ctx.benign without needing Knows(benign-updates)")
-    if "benign" in granted:
-        lies = {**granted, "benign": torch.zeros_like(granted["benign"])}
+    if "benign" in grants:
+        lies = {**grants, "benign": torch.zeros_like(grants["benign"])}
         trial.apply(trial.build(), own, trial.context(**lies))
 
 
@@ -111,5 +112,5 @@ def attack_acts(trial: Trial) -> None:
         raise Inapplicable("drawn configurations may do nothing")
     signal = _own(trial)
     before = outcome(trial.site, signal)
-    after = outcome(trial.site, trial.apply(trial.build(), signal, trial.context(**_granted(trial))))
+    after = outcome(trial.site, trial.apply(trial.build(), signal, trial.context(**granted(trial))))
     demand(not same(before, after), f"at {trial.site.label} it changed nothing")

@@ -8,6 +8,7 @@ import hashlib
 import torch
 
 from sparring.errors import DataError
+from sparring.facts import PublicData
 from sparring.roles import Data
 from sparring.signals import Examples
 from sparring.specs import Config
@@ -85,6 +86,17 @@ def data_valid(trial: Trial) -> None:
         )
         for column, values in part.groups.items():
             demand(len(values) == len(part), f"{name} group column '{column}' has {len(values)} values for {len(part)} rows")
+
+
+@check(SETS)
+def public_declared(trial: Trial) -> None:
+    """Law: a data set gives PublicData if and only if it has public examples.
+    Why: the checker lets distillation and auxiliary-data attacks stand on it before anything is loaded.
+    If this fails: give the fact under the configurations that load `Data.public`, and under no others.
+    """
+    says = any(isinstance(fact, PublicData) for fact in trial.signature.gives)
+    has = load(trial).public is not None
+    demand(says == has, f"it {'gives' if says else 'does not give'} PublicData, and has {'' if has else 'no '}public examples")
 
 
 @check(SETS)

@@ -88,18 +88,23 @@ def per_example(trial: Trial) -> None:
     if not any(isinstance(fact, PerExample) for fact in trial.signature.gives):
         raise Inapplicable("it does not give PerExample")
     for shape in accepted(trial, 2):
-        module = _made(trial, shape).double().train()
-        x, other = _inputs(shape, 4).double(), 3 * _inputs(shape, 4, 1).double()
-        mixed = torch.cat([x[:1], other[1:]])
-        x.requires_grad_()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            out = module(x)[0]
-            torch.manual_seed(0)
-            off = float((module(mixed)[0] - out).abs().max().detach())
-        demand(off < 1e-9, f"replacing other examples moves an output by {off:.2g}")
-        (slope,) = torch.autograd.grad(out.sum(), x)
-        demand(float(slope[1:].abs().max()) == 0, "the output of one example has a gradient in another's input")
+        demand_apart(_made(trial, shape), shape)
+
+
+def demand_apart(module: nn.Module, shape: DataShape) -> None:
+    """Raise `AssertionError` where an example's output in training mode depends on the others in its batch."""
+    module = module.double().train()
+    x, other = _inputs(shape, 4).double(), 3 * _inputs(shape, 4, 1).double()
+    mixed = torch.cat([x[:1], other[1:]])
+    x.requires_grad_()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        out = module(x)[0]
+        torch.manual_seed(0)
+        off = float((module(mixed)[0] - out).abs().max().detach())
+    demand(off < 1e-9, f"replacing other examples moves an output by {off:.2g}")
+    (slope,) = torch.autograd.grad(out.sum(), x)
+    demand(float(slope[1:].abs().max()) == 0, "the output of one example has a gradient in another's input")
 
 
 @check(MODELS)

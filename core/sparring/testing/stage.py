@@ -41,6 +41,17 @@ def standing(signature: Signature) -> tuple[Fact, ...]:
     return tuple(held)
 
 
+def holds(signature: Signature, fact: Fact) -> bool:
+    """Whether ``fact`` holds behind a layer where it held before it: it is kept, or given."""
+    return any(given.meets(fact) for given in signature.gives) or signature.survives(fact)
+
+
+def real(signature: Signature) -> bool:
+    """Whether numbers are reals behind a layer that was given reals."""
+    given = [fact for fact in signature.gives if isinstance(fact, Space)]
+    return given[-1].kind == "real" if given else signature.survives(Space("real"))
+
+
 def numbered(fact: Fact) -> Fact:
     """``fact`` with a value for each number that it carries."""
     closed = closed_fields(type(fact))

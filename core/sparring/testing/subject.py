@@ -196,6 +196,17 @@ def layers(*sites: Site, kinds: tuple[str, ...] = ("defences",), paired: bool | 
     return Scope(applies, lambda s: s.placed(sites))
 
 
+def on_server(*sites: Site) -> Scope[Trial]:
+    """Layers of defences at ``sites``, and rules where AGGREGATE is among them."""
+    placed = layers(*sites)
+    rules = Site.AGGREGATE in sites
+
+    def applies(s: Subject) -> bool:
+        return (rules and s.spec.kind == "aggregators") or placed.applies(s)
+
+    return Scope(applies, lambda s: s.trials() if s.spec.kind == "aggregators" else placed.targets(s))
+
+
 PLAYED = tuple(site for site in Site if site not in (Site.START, Site.TRAINER, Site.AGGREGATE, Site.OPEN))
 
 
