@@ -174,7 +174,7 @@ def _(broken: bool) -> Made:
     return rule(lambda self, cohort, ctx: cohort.rows.sum(0) / (1 if broken else len(cohort)))
 
 
-@mutant("extreme-rows")
+@mutant("edge-rows")
 def _(broken: bool) -> Made:
     def aggregate(self: Any, cohort: Cohort, ctx: Any) -> Tensor:
         norms = (cohort.rows if broken else cohort.rows.double()).square().sum(1).sqrt()

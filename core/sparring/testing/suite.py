@@ -16,6 +16,7 @@ from sparring.testing.subject import Example, Subject
 MODULES = (
     "packaging", "configs", "declared", "purity", "state", "updates", "mechanisms", "pairs", "local", "aggregators", "active",
     "passive", "datasets", "models", "accountants", "engines", "trainers", "hosts", "bounds", "server", "examples", "granted",
+    "edges",
 )  # fmt: skip
 Plugins = Callable[[], Iterable[AnySpec]] | ModuleType
 
