@@ -38,7 +38,7 @@ TESTED: dict[type[Fact], tuple[str, ...]] = {
     Identified: ("identity-kept", "identified-kept", "trainer-facts"),
     Space: ("space-as-declared", "trainer-facts", "pair-round-trip"),
     Readable: ("sealed-rows-hide", "released-rows-hide"),
-    Knows: ("granted-by-whom", "attack-reads-grants"),
+    Knows: ("granted-by-whom", "attack-reads-grants", "reader-needs-enough"),
     Controls: ("granted-by-whom",),
     PublicData: ("public-declared",),
     Hardware: ("granted-by-whom",),

@@ -14,9 +14,9 @@ from sparring.testing.kit import CHECKS, Check, Inapplicable
 from sparring.testing.subject import Example, Subject
 
 MODULES = (
-    "packaging", "configs", "declared", "purity", "state", "updates", "mechanisms", "pairs", "local", "aggregators", "active",
-    "passive", "datasets", "models", "accountants", "engines", "trainers", "hosts", "bounds", "server", "examples", "granted",
-    "edges",
+    "packaging", "configs", "declared", "granted", "purity", "state", "updates", "bounds", "server", "edges", "mechanisms",
+    "pairs", "local", "examples", "aggregators", "active", "passive", "membership", "datasets", "models", "accountants",
+    "engines", "trainers", "hosts",
 )  # fmt: skip
 Plugins = Callable[[], Iterable[AnySpec]] | ModuleType
 
