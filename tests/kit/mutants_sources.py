@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,13 +30,17 @@ from sparring.testing.accountants import gaussian_epsilon
 from tests.kit.making import Made, mutant
 
 
-def dataset(load: Callable[[Any], tuple[Tensor, Tensor]], split: Callable[[Tensor], Tensor] = lambda order: order[80:]) -> Made:
+def dataset(
+    load: Callable[[Any], tuple[Tensor, Tensor]],
+    split: Callable[[Tensor], Tensor] = lambda order: order[80:],
+    change: Callable[[Data], Data] = lambda data: data,
+) -> Made:
     class Made_(Dataset):
         def load(self, ctx: Any) -> Data:
             x, y = load(ctx)
             order = torch.randperm(len(x), generator=ctx.generator())
             whole = Examples(x, y)
-            return Data(whole.take(order[:80]), whole.take(split(order)), DataShape((1, 4, 4), 3))
+            return change(Data(whole.take(order[:80]), whole.take(split(order)), DataShape((1, 4, 4), 3)))
 
     return DatasetSpec(
         api=1,
@@ -62,6 +67,67 @@ def _(broken: bool) -> Made:
 @mutant("data-valid")
 def _(broken: bool) -> Made:
     return dataset(lambda ctx: (drawn(ctx)[0] * (255 if broken else 1), drawn(ctx)[1]))
+
+
+@mutant("data-valid", "names")
+def _(broken: bool) -> Made:
+    names = ("a", "b", "a" if broken else "c")
+    return dataset(drawn, change=lambda data: replace(data, names=names))
+
+
+def grouped(data: Data, ages: Tensor) -> Data:
+    train, test = (replace(part, groups={"age": ages[: len(part)]}) for part in (data.train, data.test))
+    return replace(data, train=train, test=test)
+
+
+@mutant("data-valid", "groups")
+def _(broken: bool) -> Made:
+    ages = torch.full((80,), torch.nan if broken else 30.0)
+    return dataset(drawn, change=lambda data: grouped(data, ages))
+
+
+@mutant("split-apart", "public")
+def _(broken: bool) -> Made:
+    def public(data: Data) -> Data:
+        others = Examples(1 - data.test.x, data.test.y)
+        return replace(data, public=data.test if broken else others)
+
+    return dataset(drawn, change=public)
+
+
+@mutant("source-complete")
+def _(broken: bool) -> Made:
+    def load(ctx: Any) -> tuple[Tensor, Tensor]:
+        x, y = drawn(ctx)
+        index = torch.randint(100, (100,), generator=ctx.generator()) if broken else torch.arange(100)
+        return x[index], y[index]
+
+    return dataset(load)
+
+
+@mutant("source-complete", "sizes")
+def _(broken: bool) -> Made:
+    return dataset(drawn, lambda order: order[80 + (int(order[0]) % 20 if broken else 0) :])
+
+
+class Exponential(nn.Linear):
+    """Positive features: the exponential of an input without a bound (``flaw``), or softplus."""
+
+    flaw = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = x.exp() if self.flaw else nn.functional.softplus(x)
+        return super().forward(features)
+
+
+@mutant("output-finite")
+def _(broken: bool) -> Made:
+    def make(d: int, k: int) -> nn.Module:
+        module = Exponential(d, k)
+        module.flaw = broken
+        return module
+
+    return model(make)
 
 
 @mutant("split-apart")

@@ -20,6 +20,7 @@ SHAPES = (
     DataShape((9,), 2),
     DataShape((1, 32, 32), 3, "segmentation"),
 )
+HUGE = 1e6
 
 
 def _made(trial: Trial, shape: DataShape, seed: int = 0) -> nn.Module:
@@ -64,6 +65,23 @@ def output_shape(trial: Trial) -> None:
             wanted = (n, shape.classes) if shape.task == "classification" else (n, shape.classes, *shape.inputs[1:])
             demand(tuple(out.shape) == wanted, f"for {n} inputs {shape.inputs} it returns {tuple(out.shape)}, not {wanted}")
             demand(bool(out.isfinite().all()), f"for inputs {shape.inputs} it returns NaN or infinity")
+
+
+@check(MODELS)
+def output_finite(trial: Trial) -> None:
+    """Law: inputs of zeros, and huge ones, give finite outputs, in training mode as in evaluation mode.
+    Why: attacks start from anywhere, and a normalisation of constants divides by zero.
+    If this fails: give every normalisation an epsilon, and no exponential an input without a bound.
+    """
+    for shape in accepted(trial, 2):
+        module = _made(trial, shape)
+        for scale in (0.0, HUGE):
+            x = torch.full((4, *shape.inputs), scale)
+            for training in (True, False):
+                with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                    out = module.train(training)(x)
+                mode = "training" if training else "evaluation"
+                demand(bool(out.isfinite().all()), f"inputs of {scale:g} give NaN or infinity in {mode} mode")
 
 
 @check(MODELS)
