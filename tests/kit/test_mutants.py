@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from sparring.testing import CHECKS
 from sparring.testing.subject import Subject
@@ -14,6 +15,7 @@ from tests.kit import (  # noqa: F401 - each registers its mutants
     mutants_edges,
     mutants_facts,
     mutants_form,
+    mutants_gpu,
     mutants_local,
     mutants_roles,
     mutants_signals,
@@ -36,6 +38,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def made_for(name: str, broken: bool) -> Subject:
+    if name.split("/", maxsplit=1)[0] in mutants_gpu.ON_DEVICE and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
     made = MUTANTS[name](broken)
     return made if isinstance(made, Subject) else subject(made)
 

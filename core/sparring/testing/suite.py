@@ -16,7 +16,7 @@ from sparring.testing.subject import Example, Subject
 MODULES = (
     "packaging", "configs", "declared", "granted", "purity", "state", "updates", "bounds", "server", "edges", "mechanisms",
     "pairs", "local", "examples", "aggregators", "active", "passive", "membership", "datasets", "models", "accountants",
-    "engines", "trainers", "hosts",
+    "engines", "trainers", "hosts", "gpu",
 )  # fmt: skip
 Plugins = Callable[[], Iterable[AnySpec]] | ModuleType
 
