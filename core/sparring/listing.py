@@ -14,6 +14,10 @@ from sparring.errors import PluginError, did_you_mean
 from sparring.registry import HEAVY, Broken, Entry, entries, load, load_command
 
 
+OWN = ("list", "show", "check", "run", "schema")
+"""The commands of core itself, which no distribution replaces."""
+
+
 def main(arguments: Sequence[str]) -> None:
     """Parse and run ``sparring list``."""
     parser = argparse.ArgumentParser(prog="sparring list", description="List installed techniques.")
@@ -63,6 +67,8 @@ def _light() -> Iterator[None]:
 def _state(entry: Entry, names: list[tuple[str, str]]) -> str:
     if names.count((entry.kind, entry.name)) > 1:
         return "broken: another distribution offers this name; uninstall one"
+    if entry.kind == "commands" and entry.name in OWN:
+        return f"broken: '{entry.name}' is a command of core; rename it"
     found = load_command(entry) if entry.kind == "commands" else load(entry)
     return f"broken: {found.reason}" if isinstance(found, Broken) else "ok"
 
