@@ -19,7 +19,10 @@ BOUNDS = (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exc
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a configuration, as people read it: its type with bounds, and its default as JSON or "required"."""
+    """One option of a configuration, as people read it: its type with bounds, and its default as JSON.
+
+    ``default`` is "required" where there is none, and empty where a section has its own defaults.
+    """
 
     name: str
     type: str
@@ -29,11 +32,13 @@ class Option:
 
 def options(config: type[BaseModel]) -> list[Option]:
     """The options of a configuration, in the order of its fields."""
-    return [_option(name, schema) for name, schema in config.model_json_schema().get("properties", {}).items()]
+    whole = config.model_json_schema()
+    required = whole.get("required", ())
+    return [_option(name, schema, name in required) for name, schema in whole.get("properties", {}).items()]
 
 
-def _option(name: str, schema: dict[str, Any]) -> Option:
-    default = json.dumps(schema["default"]) if "default" in schema else "required"
+def _option(name: str, schema: dict[str, Any], required: bool) -> Option:
+    default = "required" if required else json.dumps(schema["default"]) if "default" in schema else ""
     return Option(name, _type(schema), default, schema.get("description", ""))
 
 
