@@ -99,8 +99,8 @@ def _facts() -> str:
             load(entry)
     text = _head(
         "Facts",
-        "A *closed* field takes one of the values listed and is matched; any other is *carried* along. In a need, a closed field "
-        "that is left blank matches any value. What the polarities mean is in "
+        "A *closed* field takes one of the values listed and is matched; any other is *carried* along. In a need, a closed "
+        "field that is left blank matches any value. What the polarities mean is in "
         "[Threat models, facts, claims](../explanation/threat-models.md#facts).",
     )
     for polarity in (facts.Guarantee, facts.Exposure, facts.Setting):

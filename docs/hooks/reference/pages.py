@@ -28,8 +28,8 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _experiment() -> str:
     text = (
-        "# The experiment file\n\nYAML. `sparring schema` prints the same as JSON Schema, for editors; `sparring check FILE` names each "
-        "value that breaks a rule. `--set key.path=value` overrides one value from the command line.\n\n"
+        "# The experiment file\n\nYAML. `sparring schema` prints the same as JSON Schema, for editors; `sparring check "
+        "FILE` names each value that breaks a rule. `--set key.path=value` overrides one value from the command line.\n\n"
     )
     at: dict[type[BaseModel], str] = {File: ""}
     return text + "".join(_section(File, at))

@@ -97,7 +97,8 @@ def _named(factory: Any) -> bool:
 
 def default_text(value: Any) -> str:
     """A default as people read it."""
-    return getattr(value, "__name__", None) or repr(value)
+    name = getattr(value, "__name__", repr(value))
+    return "" if name == "<lambda>" else name
 
 
 def _members(cls: type) -> str:
