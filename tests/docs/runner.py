@@ -55,7 +55,10 @@ for given in (a for a in sys.argv[2:] if not a.startswith("-")):
 
 
 class Page:
-    """A page in execution: its folder, its Python session, its servers; ``printed`` is what the last block printed."""
+    """A page in execution: its folder, its Python session, its servers; ``printed`` is what the last block printed.
+
+    ``refused``: the last block is an experiment that does not type-check, which the next block, a text, must show.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "checkout"
@@ -63,7 +66,7 @@ class Page:
         for made in (self.folder, self.bin, self.installed):
             made.mkdir()
         self.printed = ""
-        self.status = 0
+        self.refused = False
         self.ports: dict[str, str] = {}
         self.python: subprocess.Popen[str] | None = None
         self.servers: list[subprocess.Popen[bytes]] = []
@@ -104,9 +107,8 @@ class Page:
         if block.language == "text":
             if block.note is None:
                 assert matches(text, self.printed), f"{block} is not what was printed:\n{self.printed}"
-            self.status = 0
+            self.refused = False
             return self.printed
-        self.status = 0
         if block.language == "diff":
             _patch(self.folder / str(block.file), text, block)
         elif block.file is not None:
@@ -114,7 +116,10 @@ class Page:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         if block.language == "yaml" and not str(block.file).endswith(".card.yaml"):
-            self.printed, self.status = self._check(yaml.safe_load(text))
+            self.printed, self.refused = self._check(yaml.safe_load(text))
+            if block.note == ("refused", ""):
+                assert self.refused, f"{block} type-checks:\n{self.printed}"
+                self.refused = False
         elif block.language == "sh":
             self.printed = self._shell(block, text)
         elif block.language == "python" and block.file is None:
@@ -161,14 +166,14 @@ class Page:
             time.sleep(0.2)
         raise AssertionError(f"{block} does not listen")
 
-    def _check(self, values: Any) -> tuple[str, int]:
+    def _check(self, values: Any) -> tuple[str, bool]:
         """The verdict on an experiment, or on a fragment of one."""
         assert isinstance(values, dict)
         path = self.folder / "block.yaml"
         path.write_text(yaml.safe_dump(values if "dataset" in values else {**BASE, **values}))
         done = self._call("sparring check block.yaml 2>/dev/null")
         path.unlink()
-        return done.stdout.removeprefix("== block\n"), done.returncode
+        return done.stdout.removeprefix("== block\n"), done.returncode != 0
 
     def _python(self, block: Block, text: str) -> str:
         if self.python is None:
@@ -246,9 +251,9 @@ def execute(path: Path, folder: Path) -> list[tuple[Block, str]]:
         before: Block | None = None
         for block in blocks(path):
             assert fault(block, before) is None, f"{block}: {fault(block, before)}"
-            if before is not None and page.status:
-                assert block.language == "text", f"{before} does not type-check, and no text behind it says so:\n{page.printed}"
+            if page.refused and block.language != "text":
+                raise AssertionError(f"{before} does not type-check:\n{page.printed}")
             outputs.append((block, page.run(block)))
             before = block
-        assert not page.status, f"{before} does not type-check:\n{page.printed}"
+        assert not page.refused, f"{before} does not type-check:\n{page.printed}"
     return outputs
