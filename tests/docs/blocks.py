@@ -10,7 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w+-]*)(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>[\w+-]*)(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE
+)
 NOTE = re.compile(r"<!-- (\w+)(?: ([^\n]*?))? -->\s*$")
 NAMED = re.compile(r"`([\w./-]+\.\w+)`")
 WRITTEN = ("toml", "markdown", "json", "csv")
@@ -20,8 +22,9 @@ LANGUAGES = ("python", "sh", "yaml", "text", "diff", *WRITTEN)
 
 @dataclass(frozen=True)
 class Block:
-    """A code block. ``file``: where its text belongs, given as ``title="path"``, or by the paragraph before that opens with the path.
+    """A code block.
 
+    ``file``: where its text belongs, given as ``title="path"``, or by the paragraph before, which then opens with the path.
     ``note``: a comment directly before the block, such as ``<!-- exits 2 -->``, as name and value.
     """
 

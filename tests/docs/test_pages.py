@@ -24,7 +24,9 @@ def name(page: Path) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_no_block_escapes(page: Path) -> None:
     found = blocks(page)
-    faults = {str(block): why for before, block in itertools.pairwise([None, *found]) if block and (why := fault(block, before))}
+    faults = {
+        str(block): why for before, block in itertools.pairwise([None, *found]) if block and (why := fault(block, before))
+    }
     assert faults == {}
     assert len(re.findall(r"^ *```", page.read_text(), re.MULTILINE)) == 2 * len(found)
     assert not re.search(r"^ *~~~", page.read_text(), re.MULTILINE)

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import typer.main
 from pydantic import BaseModel
 
-from reference.prose import code, docstring, prose, table
+from reference.prose import code, docstring, plain, prose, table
 from sparring import cli
 from sparring.describe import options
 from sparring.schema import File, Named
@@ -48,7 +48,7 @@ def _section(model: type[BaseModel], at: dict[type[BaseModel], str]) -> Iterator
             name = "a technique" if found is Named else at[found]
             kind = kind.replace("mapping", f"[{name}](#{_anchor(at[found])})")
         default = code(option.default) if option.default not in ("", "required") else option.default or "its own"
-        rows.append((code(option.name), kind, default, prose(option.description).strip()))
+        rows.append((code(option.name), kind, default, plain(option.description)))
     head = f"## {path} {{ #{_anchor(path)} }}" if path else "## The top level"
     yield f"{head}\n\n{docstring(model)}{table(('field', 'type', 'default', 'meaning'), rows)}"
     for found in inside:
@@ -74,7 +74,7 @@ def _commands() -> str:
             if _positional(parameter):
                 names = code((parameter.name or "").upper())
             default = "required" if parameter.required else code(str(parameter.default)) if _shown(parameter.default) else ""
-            rows.append((names, default, getattr(parameter, "help", None) or ""))
+            rows.append((names, default, plain(getattr(parameter, "help", None) or "")))
         parameters = command.get_params(inner)
         arguments = [
             (p.name or "").upper() if p.required else f"[{(p.name or '').upper()}]" for p in parameters if _positional(p)

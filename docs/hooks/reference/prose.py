@@ -49,6 +49,12 @@ def prose(text: str) -> str:
     return "\n\n".join(parts) + "\n\n" if text else ""
 
 
+def plain(text: str) -> str:
+    """A line of a description as Markdown: all but what stands between backticks is taken literally."""
+    parts = re.split(r"(`[^`]*`)", text.replace("``", "`"))
+    return "".join(part if k % 2 else re.sub(r"([*_\\])", r"\\\1", part) for k, part in enumerate(parts))
+
+
 def annotation(hint: Any) -> str:
     """A type as the source writes it."""
     return re.sub(r"\b(?:\w+\.)+(?=\w)", "", hint if isinstance(hint, str) else getattr(hint, "__name__", str(hint)))

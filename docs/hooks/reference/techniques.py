@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reference.prose import code, docstring, prose, table
+from reference.prose import code, docstring, plain, table
 from sparring.describe import described, options
 from sparring.registry import TECHNIQUES, Broken, Entry, entries, load
 from sparring.specs import KINDS
@@ -33,18 +33,20 @@ def _kind(kind: str) -> str:
     loaded = [(entry, load(entry)) for entry in found]
     whole = [(entry, spec) for entry, spec in loaded if not isinstance(spec, Broken)]
     broken = [(code(entry.name), spec.reason) for entry, spec in loaded if isinstance(spec, Broken)]
-    text += table(("name", "what it is"), [(f"[{code(entry.name)}](#{entry.name})", spec.summary) for entry, spec in whole])
+    text += table(
+        ("name", "what it is"), [(f"[{code(entry.name)}](#{entry.name})", plain(spec.summary)) for entry, spec in whole]
+    )
     text += "".join(_technique(entry, spec) for entry, spec in whole)
     return text + ("## Broken\n\n" + table(("name", "why"), broken) if broken else "")
 
 
 def _technique(entry: Entry, spec: Any) -> str:
-    text = f"## {entry.name} {{ #{entry.name} }}\n\n{prose(spec.summary)}"
+    text = f"## {entry.name} {{ #{entry.name} }}\n\n{plain(spec.summary)}\n\n"
     facts = [("distribution", code(entry.distribution))]
-    facts += [(what, prose(getattr(spec, name)).strip()) for name, what in _ABOUT.items() if getattr(spec, name, None)]
+    facts += [(what, plain(getattr(spec, name))) for name, what in _ABOUT.items() if getattr(spec, name, None)]
     text += "".join(f"- *{what}*: {value}\n" for what, value in facts) + "\n"
     rows = [
-        (code(o.name), o.type, o.default if o.default == "required" else code(o.default), prose(o.description).strip())
+        (code(o.name), o.type, o.default if o.default == "required" else code(o.default), plain(o.description))
         for o in options(spec.config)
     ]
     text += table(("option", "type", "default", "meaning"), rows) or "No options.\n\n"
