@@ -109,7 +109,11 @@ class Page:
                 assert matches(text, self.printed), f"{block} is not what was printed:\n{self.printed}"
             self.refused = False
             return self.printed
-        if block.language == "diff":
+        if block.note == ("excerpt", ""):
+            assert _stripped(text) in _stripped((self.folder / str(block.file)).read_text()), (
+                f"{block} stands not in {block.file}"
+            )
+        elif block.language == "diff":
             _patch(self.folder / str(block.file), text, block)
         elif block.file is not None:
             path = self.folder / block.file
@@ -204,6 +208,10 @@ class Page:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGTERM)
             server.wait(timeout=60)
+
+
+def _stripped(text: str) -> str:
+    return "\n".join(line.strip() for line in text.strip().splitlines())
 
 
 def _patch(path: Path, text: str, block: Block) -> None:
