@@ -25,7 +25,9 @@ class Block:
     """A code block.
 
     ``file``: where its text belongs, given as ``title="path"``, or by the paragraph before, which then opens with the path.
-    ``note``: a comment directly before the block, such as ``<!-- exits 2 -->``, as name and value.
+    ``note``: a comment directly before the block, as name and value: ``exits N`` (a shell block ends with that status),
+    ``serves PORT`` (it runs until the page ends), ``refused`` (an experiment that does not type-check), ``excerpt`` (lines that
+    stand in the file), ``drawing`` (a text that nothing printed).
     """
 
     page: Path
