@@ -52,7 +52,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Broken:
-    """A technique whose distribution could not be loaded, and what to do: a value, and an error only when something needs it."""
+    """What could not be loaded, why, and what to do: a value, and an error only when something needs it."""
 
     entry: Entry
     reason: str

@@ -57,7 +57,8 @@ class Stacked(Strategy):
 
     def _load(self, plan: ModelPlan) -> None:
         if plan is not self.plan or self.module is None:
-            self.module = plan.factory().to(self.work.device, self.work.dtype).train()
+            with torch.random.fork_rng(devices=[]):
+                self.module = plan.factory().to(self.work.device, self.work.dtype).train()
             self.plan = plan
 
     def _train(self, broadcast: Broadcast, ids: Sequence[int], group: str, round_: int) -> Tensor:

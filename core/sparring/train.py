@@ -205,10 +205,11 @@ class Sequential(Strategy):
 
     def train(self, broadcast: Broadcast, clients: Sequence[int], group: str, round_: int) -> Tensor:
         rows = torch.zeros(len(clients), broadcast.layout.size, dtype=broadcast.row.dtype, device=broadcast.row.device)
-        for k, client in enumerate(clients):
-            own = broadcast.to(client)
-            out = rows[k] if own.layout is broadcast.layout else torch.zeros_like(own.row)
-            self.learner.train(own, client, group, round_, out)
-            if out is not rows[k] and own.layout is not broadcast.layout:
-                raise ValueError("clients of one broadcast must share its layout")
+        with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []):
+            for k, client in enumerate(clients):
+                own = broadcast.to(client)
+                out = rows[k] if own.layout is broadcast.layout else torch.zeros_like(own.row)
+                self.learner.train(own, client, group, round_, out)
+                if out is not rows[k] and own.layout is not broadcast.layout:
+                    raise ValueError("clients of one broadcast must share its layout")
         return rows

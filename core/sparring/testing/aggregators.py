@@ -48,14 +48,17 @@ def permutation_invariance(trial: Trial) -> None:
     Why: clients arrive in any order.
     If this fails: break ties by client id, never by position.
     """
-    rows = cohort(_clients(trial))
-    index = torch.randperm(len(rows), generator=torch.Generator().manual_seed(3))
-    assert rows.ids is not None
-    assert rows.weights is not None
-    ids = tuple(rows.ids[int(k)] for k in index)
-    shuffled = Cohort(rows.base[index], rows.layout, ids, rows.weights[index], sources=ids)
-    off = _off(_release(trial, shuffled).vector, _release(trial, rows).vector)
-    demand(off < NEAR, f"another order of rows moves the release by {off:.2g}")
+    plain = cohort(_clients(trial))
+    copied = torch.cat([plain.base[::2], plain.base[::2]])[: len(plain)]
+    for what, base in (("rows", plain.base), ("rows of ties", plain.base.sign()), ("rows that are there twice", copied)):
+        rows = replace(plain, base=base)
+        index = torch.randperm(len(rows), generator=torch.Generator().manual_seed(3))
+        assert rows.ids is not None
+        assert rows.weights is not None
+        ids = tuple(rows.ids[int(k)] for k in index)
+        shuffled = Cohort(rows.base[index], rows.layout, ids, rows.weights[index], sources=ids)
+        off = _off(_release(trial, shuffled).vector, _release(trial, rows).vector)
+        demand(off < NEAR, f"another order of {what} moves the release by {off:.2g}")
 
 
 @check(RULES)
@@ -68,21 +71,6 @@ def identical_rows(trial: Trial) -> None:
     equal = replace(rows, base=rows.base[:1].expand_as(rows.base).clone())
     off = _off(_release(trial, equal).vector, rows.base[0])
     demand(off < NEAR, f"equal rows give a release that is off by {off:.2g}")
-
-
-@check(RULES)
-def extreme_rows(trial: Trial) -> None:
-    """Law: finite rows give a finite release.
-    Why: one client that sends 1e30 must not end the run for all.
-    If this fails: subtract a reference before squaring, square in float64, and divide only by what cannot be 0.
-    """
-    for scale in (0.0, 1e-40, 1e18, 1e30):
-        rows = cohort(_clients(trial), dtype=torch.float32)
-        base = rows.base.clone()
-        base[::3] = scale * base[::3].sign()
-        base[1::3] = -scale
-        vector = _release(trial, replace(rows, base=base)).vector
-        demand(bool(vector.isfinite().all()), f"two thirds of the rows at {scale:g} give NaN or infinity")
 
 
 @check(RULES)

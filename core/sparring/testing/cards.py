@@ -9,12 +9,12 @@ import importlib.machinery
 import importlib.util
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import Field, model_validator
@@ -164,10 +164,19 @@ def function(card: Card) -> Callable[[], Mapping[str, float]]:
 
 
 def reproduce(card: Card) -> Reproduction:
-    """Measure a card's numbers and compare them. Raises what the measuring function raises."""
-    measure = function(card)
+    """Measure a card's numbers, on one thread, and compare them. Raises what the measuring function raises.
+
+    One thread: sums do not depend on the number of cores, and small tensors do not wait for busy ones.
+    """
+    import torch
+
+    measure, threads = function(card), torch.get_num_threads()
+    torch.set_num_threads(1)
     begun = time.perf_counter()
-    measured = measure()
+    try:
+        measured = measure()
+    finally:
+        torch.set_num_threads(threads)
     seconds = time.perf_counter() - begun
     stray = sorted(set(measured) - {row.quantity for row in card.expected})
     if stray:
@@ -181,20 +190,29 @@ def _row(expected: Expected, measured: Mapping[str, float]) -> Row:
     return Row(expected.quantity, expected.origin, str(expected), value, value is not None and expected.holds(value))
 
 
-class _Changed(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader):
-    """Finds one module, whose source is another than the file's."""
+class _Source(importlib.machinery.SourceFileLoader):
+    """Loads a module from a source that is not its file's, past any compiled file."""
 
     def __init__(self, name: str, path: str, source: str) -> None:
         super().__init__(name, path)
         self.source = source
 
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
-        del path, target
-        return importlib.util.spec_from_file_location(name, self.path, loader=self) if name == self.name else None
-
-    def get_code(self, name: str) -> CodeType:
-        del name
+    def get_code(self, fullname: str) -> CodeType:
+        del fullname
         return compile(self.source, self.path, "exec", dont_inherit=True)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds the one module of a loader, ahead of all others."""
+
+    def __init__(self, loader: _Source) -> None:
+        self.loader = loader
+
+    def find_spec(self, fullname: str, path: object, target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
+        del path, target
+        if fullname != self.loader.name:
+            return None
+        return importlib.util.spec_from_file_location(fullname, self.loader.path, loader=self.loader)
 
 
 def changed_source(card: Card) -> tuple[str, str]:
@@ -210,7 +228,7 @@ def changed_source(card: Card) -> tuple[str, str]:
     at = [k for k, line in enumerate(lines) if line.strip() == core.line.strip()]
     if len(at) != 1:
         raise ConfigError(
-            f"card of '{card.technique}': core.line {core.line!r} stands {len(at)} times in {core.module}; it must stand there once"
+            f"card of '{card.technique}': core.line {core.line!r} stands {len(at)} times in {core.module}; it must once"
         )
     indent = lines[at[0]][: len(lines[at[0]]) - len(lines[at[0]].lstrip())]
     lines[at[0]] = indent + core.instead
@@ -228,9 +246,9 @@ def without_core(card: Card) -> Iterator[None]:
 
     held = {name: module for name, module in sys.modules.items() if ours(name)}
     parent, _, leaf = card.core.module.rpartition(".")
-    importlib.import_module(parent) if parent else None
-    before = vars(sys.modules[parent]).get(leaf) if parent else None
-    finder = _Changed(card.core.module, path, source)
+    owner = sys.modules.get(parent)
+    before = vars(owner).get(leaf) if owner is not None else None
+    finder = _Finder(_Source(card.core.module, path, source))
     for name in held:
         del sys.modules[name]
     sys.meta_path.insert(0, finder)
@@ -241,5 +259,5 @@ def without_core(card: Card) -> Iterator[None]:
         for name in [name for name in sys.modules if ours(name)]:
             del sys.modules[name]
         sys.modules.update(held)
-        if before is not None:
-            setattr(held.get(parent) or sys.modules[parent], leaf, before)
+        if owner is not None and before is not None:
+            setattr(owner, leaf, before)

@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from sparring.registry import Entry
-    from sparring.testing.cards import Card, Reproduction
+    from sparring.testing.cards import Card
     from sparring.testing.suite import Case
 
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -25,7 +25,7 @@ def new(
     author: Annotated[str | None, typer.Option(help="author; default: git's user.name")] = None,
     licence: Annotated[str, typer.Option(help="Apache-2.0, MIT, BSD-3-Clause or none")] = "Apache-2.0",
 ) -> None:
-    """Make a distribution with one small technique that passes the conformance kit, to be changed into your own."""
+    """Make a distribution with one small technique that passes the conformance kit, to change into your own."""
     from sparring.testing.scaffold import scaffold
 
     made = scaffold(kind, name, into, author, licence)
@@ -39,7 +39,7 @@ def check_plugin(
     example: Annotated[list[str] | None, typer.Option(help="further options to try, as a JSON object; repeatable")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the conformance kit on an installed technique: each law that its declarations call for. Ends with status 1 if one fails."""
+    """Run the conformance kit on an installed technique. Ends with status 1 if it breaks a law."""
     results = [_checked(case) for case in _cases(name, example or [])]
     failed = [row for row in results if row["result"] == "failed"]
     if as_json:
@@ -114,7 +114,7 @@ def reproduce(
     without_core: Annotated[bool, typer.Option(help="replace each core line: every card must then fail")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the numbers of reference cards again, expected against got. Ends with status 1 if a number is off."""
+    """Measure the numbers of reference cards again, expected against got. Ends with status 1 if one is off."""
     from sparring.errors import ConfigError
     from sparring.registry import TECHNIQUES, entries
     from sparring.testing.cards import read_card

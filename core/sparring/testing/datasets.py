@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections import Counter
 
 import torch
 
 from sparring.errors import DataError
+from sparring.facts import PublicData
 from sparring.roles import Data
 from sparring.signals import Examples
 from sparring.specs import Config
@@ -19,6 +21,8 @@ from sparring.testing.subject import Subject, Trial, kind
 SETS = kind("datasets")
 LEAK = 0.01
 """Share of the test rows that may have an equal in the training data: real sources repeat themselves, splits must not."""
+LEFT_OUT = 0.05
+"""Largest share of the rows that two seeds may leave out by more than each other: gaps between neighbouring slices do."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -56,7 +60,7 @@ def data_repeats(trial: Trial) -> None:
 
 @check(SETS)
 def data_valid(trial: Trial) -> None:
-    """Law: inputs are finite, of the declared shape, in [0, 1] for images; labels are classes; group columns fit the rows.
+    """Law: inputs are finite, of the declared shape, in [0, 1] for images; labels are classes; groups and names fit.
     Why: models, attacks and games take exactly this for granted.
     If this fails: scale pixels by 1/255, count classes over the whole source, and split group columns with the rows.
     """
@@ -85,20 +89,63 @@ def data_valid(trial: Trial) -> None:
         )
         for column, values in part.groups.items():
             demand(len(values) == len(part), f"{name} group column '{column}' has {len(values)} values for {len(part)} rows")
+            demand(bool(values.isfinite().all()), f"{name} group column '{column}' holds NaN or infinity")
+    demand(len(data.names) in (0, shape.classes), f"{len(data.names)} names for {shape.classes} classes")
+    demand(len(set(data.names)) == len(data.names), f"names of classes repeat: {data.names[:6]}")
+
+
+@check(SETS)
+def public_declared(trial: Trial) -> None:
+    """Law: a data set gives PublicData if and only if it has public examples.
+    Why: the checker lets distillation and auxiliary-data attacks stand on it before anything is loaded.
+    If this fails: give the fact under the configurations that load `Data.public`, and under no others.
+    """
+    says = any(isinstance(fact, PublicData) for fact in trial.signature.gives)
+    has = load(trial).public is not None
+    demand(says == has, f"it {'gives' if says else 'does not give'} PublicData, and has {'' if has else 'no '}public examples")
 
 
 @check(SETS)
 def split_apart(trial: Trial) -> None:
-    """Law: at most one test row in a hundred has an equal, label included, among the training rows.
+    """Law: at most one test row in a hundred has an equal, label included, in training; one public row in a hundred, in either.
     Why: accuracy and membership are measured on data that was not trained on.
     If this fails: split by a permutation, each row once; remove duplicates of the source before splitting.
     """
     data = load(trial)
-    held = {_digest(data.train, k) for k in range(len(data.train))}
-    shared = sum(_digest(data.test, k) in held for k in range(len(data.test)))
+    held = _digests(data.train)
+    shared = sum(row in held for row in _digests(data.test).elements())
     demand(shared <= LEAK * len(data.test), f"{shared} of {len(data.test)} test rows are among the training rows")
+    if data.public is not None:
+        held |= _digests(data.test)
+        shared = sum(row in held for row in _digests(data.public).elements())
+        few = shared <= LEAK * len(data.public)
+        demand(few, f"{shared} of {len(data.public)} public rows are among the training or test rows")
 
 
-def _digest(examples: Examples, k: int) -> bytes:
-    row = examples.x[k].contiguous().numpy().tobytes() + examples.y[k].contiguous().numpy().tobytes()
-    return hashlib.blake2b(row, digest_size=16).digest()
+@check(SETS)
+def source_complete(trial: Trial) -> None:
+    """Law: under another seed no row of a source is there more or less often, and at most one row in twenty is left out.
+    Why: a split that loses or repeats rows gives another experiment for each seed.
+    If this fails: split by one permutation of the whole source; take every index once, but for a gap between neighbours.
+    """
+    first, other = (_whole(load(trial, seed)) for seed in (0, 1))
+    sizes = first.total(), other.total()
+    close = abs(sizes[0] - sizes[1]) <= LEFT_OUT * max(sizes)
+    demand(close, f"seed 0 gives {sizes[0]} rows in all, seed 1 {sizes[1]}")
+    uneven = sum(first[row] != other[row] for row in first.keys() & other.keys())
+    demand(uneven == 0, f"{uneven} rows are there more often under one of two seeds than under the other")
+
+
+def _whole(data: Data) -> Counter[bytes]:
+    """Every row of every part with how often it is there."""
+    counts: Counter[bytes] = Counter()
+    for part in _parts(data).values():
+        counts += _digests(part)
+    return counts
+
+
+def _digests(examples: Examples) -> Counter[bytes]:
+    """A digest of each row, label included, with how often it is there."""
+    x, y = examples.x.contiguous().numpy(), examples.y.contiguous().numpy()
+    rows = (inputs.tobytes() + target.tobytes() for inputs, target in zip(x, y, strict=True))
+    return Counter(hashlib.blake2b(row, digest_size=16).digest() for row in rows)

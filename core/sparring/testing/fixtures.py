@@ -68,6 +68,12 @@ def tiny_plan() -> ModelPlan:
     return ModelPlan(Tiny, SHAPE)
 
 
+def tiny_layout() -> Layout:
+    """The layout of `Tiny`."""
+    with torch.random.fork_rng(devices=[]):
+        return Layout.of(Tiny())
+
+
 def tiny_data(clients: int = 3, size: int = 24, *, seed: int = 0) -> ClientData:
     """``size`` random images and labels for each client."""
     generator = torch.Generator().manual_seed(seed)

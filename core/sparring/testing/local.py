@@ -26,7 +26,8 @@ RARE = 1e-7
 Grads = dict[str, Tensor]
 
 
-def _plan(trial: Trial) -> LocalPlan:
+def make_plan(trial: Trial) -> LocalPlan:
+    """The plan that a local layer makes of plain training."""
     plan: LocalPlan = trial.apply(trial.build(), trial.signal(), trial.context())
     return plan
 
@@ -39,7 +40,8 @@ def _params() -> Grads:
     return {name: p.detach().clone() for name, p in _module().named_parameters()}
 
 
-def _batch(size: int, seed: int = 0, scale: float = 1.0) -> Batch:
+def make_batch(size: int, seed: int = 0, scale: float = 1.0) -> Batch:
+    """A lot of ``size`` random examples in float64, inputs up to ``scale``."""
     generator = torch.Generator().manual_seed(seed)
     x = scale * torch.rand(size, *SHAPE.inputs, generator=generator, dtype=torch.float64)
     return Batch(x, torch.randint(SHAPE.classes, (size,), generator=generator))
@@ -49,12 +51,14 @@ def _numbers(rule: GradientRule, client: Client) -> Grads:
     return {name: torch.tensor(value, dtype=torch.float64) for name, value in rule.numbers(client).items()}
 
 
-def _grads(plan: LocalPlan, batch: Batch, client: Client = CLIENTS[0], params: Grads | None = None) -> Grads:
+def gradient_of(plan: LocalPlan, batch: Batch, client: Client = CLIENTS[0], params: Grads | None = None) -> Grads:
+    """The gradient of a lot under a plan's rule, by parameter."""
     loss = pure_loss(_module().train(), plan)
     return plan.gradient.grads(loss, params or _params(), batch, _numbers(plan.gradient, client))
 
 
-def _flat(grads: Mapping[str, Tensor]) -> Tensor:
+def flat(grads: Mapping[str, Tensor]) -> Tensor:
+    """A gradient as one vector [p]."""
     return torch.cat([grads[name].reshape(-1) for name in _params()])
 
 
@@ -68,7 +72,7 @@ def sampler_lots(trial: Trial) -> None:
     Why: accountants amplify by a rate at which each example enters by itself; strategies pad lots to `largest`.
     If this fails: draw one coin per example and step from the given generator, and never cap or top up a lot.
     """
-    sampler = _plan(trial).sampler
+    sampler = make_plan(trial).sampler
     for size, batch in ((200, 20), (7, 7), (1, 1)):
         client = Client(3, size, batch, 300)
         lots = list(sampler.batches(client, torch.Generator().manual_seed(1)))
@@ -82,16 +86,17 @@ def sampler_lots(trial: Trial) -> None:
         most, largest = max(map(len, lots)), sampler.largest(client)
         demand(most <= largest, f"a lot has {most} examples, largest() says {largest}")
         if size == 200 and any(f.meets(PoissonSampled("example")) for f in trial.signature.gives):
-            _poisson(lots, size)
+            demand_poisson(lots, size)
 
 
-def _poisson(lots: list[Tensor], n: int) -> None:
+def demand_poisson(lots: list[Tensor], n: int) -> None:
+    """Raise `AssertionError` unless lots of ``n`` examples look like coins at one rate."""
     steps = len(lots)
     sizes = torch.tensor([len(lot) for lot in lots], dtype=torch.float64)
     q = float(sizes.mean()) / n
     ratio = float(sizes.var()) / (n * q * (1 - q)) if 0 < q < 1 else 1.0
     low, high = (stats.chi2.ppf(p, steps - 1) / (steps - 1) for p in (RARE, 1 - RARE))
-    demand(low < ratio < high, f"it gives PoissonSampled, but the variance of lot sizes is {ratio:.2g} times that of coins")
+    demand(low < ratio < high, f"it says PoissonSampled, but the variance of lot sizes is {ratio:.2g} times that of coins")
     counts = torch.bincount(torch.cat(lots), minlength=n).double()
     spread = (counts - steps * q).abs().max() / math.sqrt(max(steps * q * (1 - q), 1e-12))
     demand(float(spread) < 6.5, f"an example enters {float(spread):.2g} deviations off the common rate {q:.3g}")
@@ -103,10 +108,10 @@ def gradient_vmap(trial: Trial) -> None:
     Why: the stacked strategy runs it so; it must give the numbers of the others.
     If this fails: no Python branch, `.item()` or in-place write on what is mapped; take per-client numbers from `numbers`.
     """
-    plan = _plan(trial)
+    plan = make_plan(trial)
     start, own = _params(), [_numbers(plan.gradient, client) for client in CLIENTS]
     params = {name: torch.stack([p, 0.9 * p]) for name, p in start.items()}
-    lots = [_batch(7, 1), _batch(7, 2, 5.0)]
+    lots = [make_batch(7, 1), make_batch(7, 2, 5.0)]
     masks = torch.ones(2, 7, dtype=torch.float64)
     numbers = {name: torch.stack([n[name] for n in own]) for name in own[0]}
     loss = pure_loss(_module().train(), plan)
@@ -119,8 +124,8 @@ def gradient_vmap(trial: Trial) -> None:
     except (RuntimeError, ValueError) as error:
         raise AssertionError(f"grads fails under vmap: {error}") from error
     for k, client in enumerate(CLIENTS):
-        alone = _flat(_grads(plan, lots[k], client, {name: p[k] for name, p in params.items()}))
-        off = _off(_flat({name: g[k] for name, g in many.items()}), alone)
+        alone = flat(gradient_of(plan, lots[k], client, {name: p[k] for name, p in params.items()}))
+        off = _off(flat({name: g[k] for name, g in many.items()}), alone)
         demand(off < 1e-9, f"client {client.id}'s gradient under vmap is off by {off:.2g}")
 
 
@@ -130,15 +135,15 @@ def gradient_eager(trial: Trial) -> None:
     Why: it is the same mechanism, faster; the engine reads the tensors that `.grad` was.
     If this fails: compare clipping, division and masking of the two; accumulate into `.grad` with `+=` or `backward()`.
     """
-    plan = _plan(trial)
-    for batch in (_batch(7, 1), _batch(7, 2, 40.0)):
+    plan = make_plan(trial)
+    for batch in (make_batch(7, 1), make_batch(7, 2, 40.0)):
         module = _module().train()
         for p in module.parameters():
             p.grad = torch.zeros_like(p)
         held = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
         if not plan.gradient.eager(module, plan.loss, batch, plan.gradient.numbers(CLIENTS[0])):
             raise Inapplicable("it offers no eager path")
-        off = _off(_flat(held), _flat(_grads(plan, batch)))
+        off = _off(flat(held), flat(gradient_of(plan, batch)))
         demand(off < 1e-5, f"the eager gradient is off by {off:.2g} of its norm")
 
 
@@ -159,7 +164,7 @@ def gradient_sensitivity(trial: Trial) -> None:
     Why: this ratio is the sensitivity that the accountant reads from the event; beyond it epsilon is false.
     If this fails: clip each example's whole gradient, divide by the expected lot, never the realised, scale noise by both.
     """
-    plan = _plan(trial)
+    plan = make_plan(trial)
     for client in CLIENTS:
         event: Any = plan.gradient.event(client)
         if event is None:
@@ -176,9 +181,9 @@ def gradient_sensitivity(trial: Trial) -> None:
             allowed = exact * (1 + 1e-5) / 1.03
         for size in (1, 6):
             for scale in (1.0, 1e3, 1e100):
-                lot, extra = _batch(size, 4), _batch(1, 5, scale)
+                lot, extra = make_batch(size, 4), make_batch(1, 5, scale)
                 more = Batch(torch.cat([lot.x, extra.x]), torch.cat([lot.y, extra.y]))
-                moved = float((_flat(_grads(plan, more, client)) - _flat(_grads(plan, lot, client))).norm())
+                moved = float((flat(gradient_of(plan, more, client)) - flat(gradient_of(plan, lot, client))).norm())
                 found = f"one example (scale {scale:g}) beside {size} moves the gradient by {moved:.6g}, allowed {allowed:.6g}"
                 demand(moved <= 1.03 * allowed, found)
 
@@ -189,11 +194,11 @@ def padding_ignored(trial: Trial) -> None:
     Why: strategies pad lots to one size.
     If this fails: multiply per-example terms by `batch.mask`, and count examples by it.
     """
-    plan = _plan(trial)
-    lot, junk = _batch(7, 1), _batch(3, 9, 50.0)
+    plan = make_plan(trial)
+    lot, junk = make_batch(7, 1), make_batch(3, 9, 50.0)
     ones, zeros = torch.ones(7, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     padded = Batch(torch.cat([lot.x, junk.x]), torch.cat([lot.y, junk.y]), torch.cat([ones, zeros]))
-    off = _off(_flat(_grads(plan, padded)), _flat(_grads(plan, Batch(lot.x, lot.y, ones))))
+    off = _off(flat(gradient_of(plan, padded)), flat(gradient_of(plan, Batch(lot.x, lot.y, ones))))
     demand(off < 1e-9, f"padding moves the gradient by {off:.2g} of its norm")
 
 
@@ -203,8 +208,8 @@ def empty_lot(trial: Trial) -> None:
     Why: Poisson sampling draws empty lots, and one NaN ends the run.
     If this fails: never divide by the number of rows of a lot.
     """
-    plan = _plan(trial)
-    hollow = _batch(4, 1)
-    lots = (_batch(0), Batch(hollow.x, hollow.y, torch.zeros(4, dtype=torch.float64)))
+    plan = make_plan(trial)
+    hollow = make_batch(4, 1)
+    lots = (make_batch(0), Batch(hollow.x, hollow.y, torch.zeros(4, dtype=torch.float64)))
     for lot, what in zip(lots, ("no rows", "padding alone"), strict=True):
-        demand(bool(_flat(_grads(plan, lot)).isfinite().all()), f"a lot of {what} gives NaN or infinity")
+        demand(bool(flat(gradient_of(plan, lot)).isfinite().all()), f"a lot of {what} gives NaN or infinity")

@@ -20,6 +20,7 @@ SHAPES = (
     DataShape((9,), 2),
     DataShape((1, 32, 32), 3, "segmentation"),
 )
+HUGE = 1e6
 
 
 def _made(trial: Trial, shape: DataShape, seed: int = 0) -> nn.Module:
@@ -67,6 +68,23 @@ def output_shape(trial: Trial) -> None:
 
 
 @check(MODELS)
+def output_finite(trial: Trial) -> None:
+    """Law: inputs of zeros, and huge ones, give finite outputs, in training mode as in evaluation mode.
+    Why: attacks start from anywhere, and a normalisation of constants divides by zero.
+    If this fails: give every normalisation an epsilon, and no exponential an input without a bound.
+    """
+    for shape in accepted(trial, 2):
+        module = _made(trial, shape)
+        for scale in (0.0, HUGE):
+            x = torch.full((4, *shape.inputs), scale)
+            for training in (True, False):
+                with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                    out = module.train(training)(x)
+                mode = "training" if training else "evaluation"
+                demand(bool(out.isfinite().all()), f"inputs of {scale:g} give NaN or infinity in {mode} mode")
+
+
+@check(MODELS)
 def weights_seeded(trial: Trial) -> None:
     """Law: weights are drawn from torch's global generator: the same seed gives the same ones, another seed others.
     Why: core seeds it before it builds; clients and workers build the same model again.
@@ -88,18 +106,23 @@ def per_example(trial: Trial) -> None:
     if not any(isinstance(fact, PerExample) for fact in trial.signature.gives):
         raise Inapplicable("it does not give PerExample")
     for shape in accepted(trial, 2):
-        module = _made(trial, shape).double().train()
-        x, other = _inputs(shape, 4).double(), 3 * _inputs(shape, 4, 1).double()
-        mixed = torch.cat([x[:1], other[1:]])
-        x.requires_grad_()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            out = module(x)[0]
-            torch.manual_seed(0)
-            off = float((module(mixed)[0] - out).abs().max().detach())
-        demand(off < 1e-9, f"replacing other examples moves an output by {off:.2g}")
-        (slope,) = torch.autograd.grad(out.sum(), x)
-        demand(float(slope[1:].abs().max()) == 0, "the output of one example has a gradient in another's input")
+        demand_apart(_made(trial, shape), shape)
+
+
+def demand_apart(module: nn.Module, shape: DataShape) -> None:
+    """Raise `AssertionError` where an example's output in training mode depends on the others in its batch."""
+    module = module.double().train()
+    x, other = _inputs(shape, 4).double(), 3 * _inputs(shape, 4, 1).double()
+    mixed = torch.cat([x[:1], other[1:]])
+    x.requires_grad_()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        out = module(x)[0]
+        torch.manual_seed(0)
+        off = float((module(mixed)[0] - out).abs().max().detach())
+    demand(off < 1e-9, f"replacing other examples moves an output by {off:.2g}")
+    (slope,) = torch.autograd.grad(out.sum(), x)
+    demand(float(slope[1:].abs().max()) == 0, "the output of one example has a gradient in another's input")
 
 
 @check(MODELS)

@@ -11,13 +11,14 @@ from torch import Tensor
 from sparring.aggregate import WeightedMean
 from sparring.context import Context, Round
 from sparring.errors import RoundAborted
-from sparring.facts import Weighted
+from sparring.facts import Clipped, Readable, Sensitivity, Weighted
 from sparring.signals import Cohort, Release, Updates
-from sparring.signature import All
+from sparring.signature import All, Signature
 from sparring.sites import Site
-from sparring.testing.fixtures import make_layout, make_updates
+from sparring.testing.fixtures import make_layout, make_updates, tiny_layout
 from sparring.testing.kit import Inapplicable, check, demand
-from sparring.testing.subject import Trial, layers
+from sparring.testing.stage import NORMS, clipped
+from sparring.testing.subject import Subject, Trial, layers
 
 HALVES = layers(Site.UPDATE, paired=True)
 TOLERANCE = 2e-3
@@ -66,12 +67,26 @@ def pair_round_trip(trial: Trial) -> None:
     demand(opened.total == 0, f"with every client lost it opened a release of total weight {opened.total:g}")
 
 
-@check(HALVES)
+SINGLE = tuple(Readable(by, "update", "client") for by in ("server", "aggregator"))
+
+
+def hides_single(signature: Signature) -> bool:
+    """Whether a layer hides clients' single updates from the server or the aggregator."""
+    return any(fact.meets(hidden) for fact in SINGLE for hidden in signature.hides)
+
+
+def _seals(s: Subject) -> bool:
+    return getattr(s.spec, "paired", False) or s.declares(hides_single)
+
+
+@check(layers(Site.UPDATE).where(_seals))
 def sealed_rows_hide(trial: Trial) -> None:
-    """Law: a sealed row is independent of what it seals: uniform in its ring, fresh for each client and round.
+    """Law: a row behind a pair's first half, or a layer that hides single updates, is independent of its input, and fresh.
     Why: whoever reads single rows must learn nothing; a pad that repeats can be subtracted.
     If this fails: draw every pad anew from `ctx.secure`, over the whole ring, for every column.
     """
+    if not trial.spec.paired and not hides_single(trial.signature):
+        raise Inapplicable("it hides no single update")
     layout = make_layout(8192)
     constant = make_updates(layout=layout)
     rows = torch.where(torch.arange(layout.size) % 2 == 0, 0.9, 0.01).expand(len(constant.ids), -1).clone()
@@ -87,11 +102,9 @@ def sealed_rows_hide(trial: Trial) -> None:
     )
     for one, other, what in pairs:
         demand(_correlation(one, other) < 7 / layout.size**0.5, f"the sealed rows of {what} are correlated")
-        offset = (one - other) % modulus if modulus else one - other
-        demand(
-            len(offset.round().unique()) > layout.size // 100,
-            f"the sealed rows of {what} differ by few values: the pad repeats",
-        )
+        offset = ((one - other) % modulus).round() if modulus else one - other
+        varied = len(offset.unique()) > layout.size // 100
+        demand(varied, f"the sealed rows of {what} differ by few values: the pad repeats")
     for row in sealed[0]:
         demand(
             _correlation(row, rows[0].double()) < 7 / layout.size**0.5, "a sealed row is correlated with the row that it seals"
@@ -105,3 +118,28 @@ def sealed_rows_hide(trial: Trial) -> None:
 def _correlation(x: Tensor, y: Tensor) -> float:
     x, y = x - x.mean(), y - y.mean()
     return float((x @ y).abs() / (x.norm() * y.norm()).clamp(min=1e-300))
+
+
+@check(HALVES)
+def pair_bounds(trial: Trial) -> None:
+    """Law: where both halves keep Clipped(norm, client), the opened mean lies within the bound of the rows that were sealed.
+    Why: noise behind the pair is scaled by a bound that was given before it; rounding may not carry rows over it.
+    If this fails: round towards zero, divide by the weights that were added, or do not keep Clipped.
+    """
+    back = Trial(trial.subject, trial.config, trial.sampled, 1)
+    ran = False
+    for norm in NORMS:
+        fact = Clipped(norm, "client", "all")  # type: ignore[arg-type]
+        sensitive = Sensitivity("client")
+        kept = all(t.signature.survives(fact) or t.signature.survives(sensitive) for t in (trial, back))
+        for size in (0.02, 1.0) if kept and (norm == "l2" or trial.signature.survives(fact)) else ():
+            ran = True
+            alike = make_updates(layout=tiny_layout())
+            rows = alike.rows[:1].expand_as(alike.rows) if size == 1.0 else alike.rows
+            updates = clipped(replace(alike, rows=1e3 * rows), {norm: size})
+            limit = float(torch.linalg.vector_norm(updates.rows.double(), NORMS[norm], dim=1).max())
+            _, opened = _through(trial, updates, trial.context())
+            found = float(torch.linalg.vector_norm(opened.vector.double(), NORMS[norm]))
+            demand(found <= limit * (1 + 1e-5), f"it keeps {fact}; rows within {limit:.6g} opened to a mean of {found:.6g}")
+    if not ran:
+        raise Inapplicable("it keeps no bound")

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from sparring.facts import Knows
 from sparring.games import ReconstructionGame, Score, Truth
 from sparring.signals import Examples
+from sparring.signature import Signature
 from sparring.specs import AttackSpec
 from sparring.testing.active import knows
 from sparring.testing.fixtures import Victim, make_setup, tiny_victim
@@ -84,6 +86,27 @@ def reconstruction_from_noise(trial: Trial) -> None:
     measures = _score(_finding(trial, victim), victim).measures
     found, grey = measures["psnr"].value, measures["psnr_grey_image"].value
     demand(found <= grey + 3, f"PSNR {found:.2f} dB from noise, where grey has {grey:.2f} dB")
+
+
+def _sure(signature: Signature, what: str) -> bool:
+    """Whether no alternative meets a need but this knowledge."""
+    return any(all(isinstance(f, Knows) and f.what == what for f in clause) for clause in signature.clauses)
+
+
+@check(READERS)
+def reader_needs_enough(trial: Trial) -> None:
+    """Law: a reader works on a view that holds what its needs grant for certain, and nothing else that could be granted.
+    Why: the checker lets it run there; an attack that then fails, or finds nothing, reads as a defence that works.
+    If this fails: add `Knows("labels")` or `Knows("local-settings")` to its needs, or do without where the view holds None.
+    """
+    needs = trial.spec.reader.facts(trial.config)
+    least = tiny_victim(labels=_sure(needs, "labels"), settings=_sure(needs, "local-settings"))
+    try:
+        _finding(trial, least)
+    except (AssertionError, Inapplicable):
+        raise
+    except Exception as error:
+        raise AssertionError(f"on what it needs alone it ended with {type(error).__name__}: {error}") from error
 
 
 @check(READERS)

@@ -16,7 +16,7 @@ from sparring.testing.subject import ACTING, Trial
 ROUNDS = (Site.BROADCAST, Site.UPDATE, Site.COHORT, Site.AGGREGATE, Site.RELEASE)
 
 
-def _world() -> dict[str, Any]:
+def world() -> dict[str, Any]:
     """The state that every part of a process shares."""
     return {
         "torch's random state": torch.get_rng_state().numpy().tobytes(),
@@ -26,6 +26,13 @@ def _world() -> dict[str, Any]:
         "torch's default dtype": torch.get_default_dtype(),
         "torch's number of threads": torch.get_num_threads(),
     }
+
+
+def demand_untouched(before: dict[str, Any]) -> None:
+    """Raise `AssertionError` where the world is not as it was."""
+    after = world()
+    changed = [name for name, value in before.items() if value != after[name]]
+    demand(not changed, f"it changed {', '.join(changed)}")
 
 
 def _seed_world(seed: int) -> None:
@@ -66,11 +73,9 @@ def global_state_untouched(trial: Trial) -> None:
     If this fails: draw from `ctx.generator(...)`; enter modes with `with torch.no_grad():`.
     """
     instance, signal, ctx = trial.build(), trial.signal(), trial.context()
-    before = _world()
+    before = world()
     trial.apply(instance, signal, ctx)
-    after = _world()
-    changed = [name for name, value in before.items() if value != after[name]]
-    demand(not changed, f"it changed {', '.join(changed)}")
+    demand_untouched(before)
 
 
 @check(ACTING)

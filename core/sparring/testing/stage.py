@@ -41,6 +41,17 @@ def standing(signature: Signature) -> tuple[Fact, ...]:
     return tuple(held)
 
 
+def holds(signature: Signature, fact: Fact) -> bool:
+    """Whether ``fact`` holds behind a layer where it held before it: it is kept, or given."""
+    return any(given.meets(fact) for given in signature.gives) or signature.survives(fact)
+
+
+def real(signature: Signature) -> bool:
+    """Whether numbers are reals behind a layer that was given reals."""
+    given = [fact for fact in signature.gives if isinstance(fact, Space)]
+    return given[-1].kind == "real" if given else signature.survives(Space("real"))
+
+
 def numbered(fact: Fact) -> Fact:
     """``fact`` with a value for each number that it carries."""
     closed = closed_fields(type(fact))
@@ -116,13 +127,22 @@ def aggregate(rule: Any, cohort: Cohort, ctx: Context) -> Release:
     return release
 
 
+def make_work(plans: Mapping[str, LocalPlan], data: ClientData | None = None, seed: int = 0) -> Work:
+    """What a strategy is given: the tiny model, the tiny data (or others), and these plans."""
+    model = tiny_plan()
+    held = tiny_data() if data is None else data
+    return Work(model, Layout.of(model.factory()), held, plans, SETTINGS, Key(seed), torch.device("cpu"))
+
+
+def start(work: Work) -> Broadcast:
+    """The first broadcast of a run of ``work``."""
+    return Broadcast(work.plan, work.layout.row(work.plan.factory()), work.layout)
+
+
 def trained(plan: LocalPlan, index: int = 0, seed: int = 0) -> Tensor:
     """Rows [n, d] of a round of local training under ``plan``: what a local layer comes to."""
-    data, model = tiny_data(), tiny_plan()
-    layout = Layout.of(model.factory())
-    work = Work(model, layout, data, {HONEST: plan}, SETTINGS, Key(seed), torch.device("cpu"))
-    with torch.random.fork_rng(devices=[]):
-        return Sequential(work).train(Broadcast(model, layout.row(model.factory()), layout), list(data), HONEST, index)
+    work = make_work({HONEST: plan}, seed=seed)
+    return Sequential(work).train(start(work), list(work.data), HONEST, index)
 
 
 def outcome(site: Site, signal: Any, index: int = 0) -> tuple[Tensor, ...]:  # noqa: PLR0911 - one answer per signal

@@ -178,9 +178,12 @@ EVERY = Scope[Subject](lambda s: True, lambda s: (s,))
 CONFIGURED = Scope[Trial](lambda s: True, lambda s: s.trials())
 
 
+OUTWARD = ("datasets", "engines", "hosts")
+
+
 def kind(name: str) -> Scope[Trial]:
-    """Techniques of a kind under every configuration; data sets under the author's alone, since options may download."""
-    return Scope(lambda s: s.spec.kind == name, lambda s: s.quick() if name == "datasets" else s.trials())
+    """Techniques of a kind under every configuration; under the author's alone where options reach outside."""
+    return Scope(lambda s: s.spec.kind == name, lambda s: s.quick() if name in OUTWARD else s.trials())
 
 
 def layers(*sites: Site, kinds: tuple[str, ...] = ("defences",), paired: bool | None = None) -> Scope[Trial]:
@@ -191,6 +194,17 @@ def layers(*sites: Site, kinds: tuple[str, ...] = ("defences",), paired: bool | 
         return s.spec.kind in kinds and both and any(layer.site in sites for layer in s.layers)
 
     return Scope(applies, lambda s: s.placed(sites))
+
+
+def on_server(*sites: Site) -> Scope[Trial]:
+    """Layers of defences at ``sites``, and rules where AGGREGATE is among them."""
+    placed = layers(*sites)
+    rules = Site.AGGREGATE in sites
+
+    def applies(s: Subject) -> bool:
+        return (rules and s.spec.kind == "aggregators") or placed.applies(s)
+
+    return Scope(applies, lambda s: s.trials() if s.spec.kind == "aggregators" else placed.targets(s))
 
 
 PLAYED = tuple(site for site in Site if site not in (Site.START, Site.TRAINER, Site.AGGREGATE, Site.OPEN))

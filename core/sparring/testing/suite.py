@@ -14,8 +14,9 @@ from sparring.testing.kit import CHECKS, Check, Inapplicable
 from sparring.testing.subject import Example, Subject
 
 MODULES = (
-    "packaging", "configs", "declared", "purity", "state", "updates", "mechanisms", "pairs", "local", "aggregators", "active",
-    "passive", "datasets", "models", "accountants", "reference",
+    "packaging", "configs", "declared", "granted", "purity", "state", "updates", "bounds", "server", "edges", "mechanisms",
+    "pairs", "local", "examples", "aggregators", "active", "passive", "membership", "datasets", "models", "accountants",
+    "engines", "trainers", "hosts", "gpu", "reference",
 )  # fmt: skip
 Plugins = Callable[[], Iterable[AnySpec]] | ModuleType
 

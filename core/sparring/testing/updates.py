@@ -1,24 +1,22 @@
-"""Checks of layers on updates: rows are independent, and each declared fact is true of what comes out."""
+"""Checks of layers on updates: rows are independent, and clients, weights and columns are those that are declared."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from sparring.facts import Clipped, Fact, Identified, Space, Summable, Weighted
+from sparring.facts import Identified, Summable, Weighted
 from sparring.layout import Layout
 from sparring.signals import Updates
-from sparring.signature import All, Signature
 from sparring.sites import Site
+from sparring.testing.active import granted
 from sparring.testing.fixtures import make_updates, tiny_plan
-from sparring.testing.kit import Inapplicable, Scope, check, demand
-from sparring.testing.stage import NORMS, clip_bounds, clipped, same
+from sparring.testing.kit import Scope, check, demand
+from sparring.testing.stage import clip_bounds, clipped, holds, real, same
 from sparring.testing.subject import Subject, Trial, layers
 
 UPDATE = layers(Site.UPDATE)
-SLACK = 1e-5
 
 
 def _own_rows(s: Subject) -> bool:
@@ -27,17 +25,6 @@ def _own_rows(s: Subject) -> bool:
 
 
 ROWWISE = Scope[Trial](_own_rows, lambda s: (t for t in UPDATE.targets(s) if not t.layer.wire))
-
-
-def _keeps(trial: Trial, fact: Fact) -> bool:
-    keeps = trial.signature.keeps
-    return isinstance(keeps, All) or any(fact.meets(kept) for kept in keeps)
-
-
-def _real(trial: Trial) -> bool:
-    """Whether rows are reals behind the layer."""
-    given = [fact for fact in trial.signature.gives if isinstance(fact, Space)]
-    return given[-1].kind == "real" if given else _keeps(trial, Space("real"))
 
 
 def adversarial(seed: int = 0) -> Updates:
@@ -52,11 +39,6 @@ def adversarial(seed: int = 0) -> Updates:
     rows[3] = 1e30 * rows[3].sign()
     rows[4] *= 1e6
     return replace(updates, rows=rows)
-
-
-def _norms(rows: Tensor, norm: str) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(rows.double(), ord=NORMS[norm], dim=1)
-    return norms
 
 
 @check(ROWWISE)
@@ -86,90 +68,22 @@ def row_independence(trial: Trial) -> None:
             demand(mine, f"the row of client {client} changes with the values of other rows")
 
 
-@check(UPDATE.where(lambda s: s.declares(lambda signature: any(isinstance(f, Clipped) for f in signature.gives))))
-def clipped_given(trial: Trial) -> None:
-    """Law: behind a layer that gives Clipped(norm, client, bound), every row's norm is at most the bound, whatever came in.
-    Why: noise is scaled by this number; one row over it, and no epsilon that was computed from it is true.
-    If this fails: scale by norms in float64, take parameters only, and stay a few ulps below the bound.
-    """
-    given = [f for f in trial.signature.gives if isinstance(f, Clipped) and f.unit == "client"]
-    if not given or not _real(trial):
-        raise Inapplicable("it gives no Clipped per client in reals")
-    for signal in (adversarial(), trial.signal(1), replace(trial.signal(1), rows=trial.signal(1).rows * 50)):
-        after: Updates = trial.apply(trial.build(), signal, trial.context())
-        for fact in given:
-            assert fact.norm is not None
-            assert fact.bound is not None
-            norms = _norms(after.params, fact.norm)
-            worst = int(norms.argmax())
-            within = bool((norms <= fact.bound * (1 + SLACK)).all())
-            demand(within, f"it gives {fact}, but a row has {fact.norm} norm {float(norms[worst]):.9g}")
-
-
-def _keeps_clipped(signature: Signature) -> bool:
-    return isinstance(signature.keeps, All) or any(isinstance(fact, Clipped) for fact in signature.keeps)
-
-
-@check(UPDATE.where(lambda s: s.declares(_keeps_clipped)))
-def clipped_kept(trial: Trial) -> None:
-    """Law: behind a layer that keeps Clipped(norm, client), rows that were within a bound still are.
-    Why: the checker lets a later layer scale its noise by the bound that an earlier one gave.
-    If this fails: list only the norms that the layer cannot raise, or map the fact to its new bound.
-    """
-    if not _real(trial):
-        raise Inapplicable("its rows are no reals")
-    for norm in NORMS:
-        if not _keeps(trial, Clipped(norm, "client", "all")):  # type: ignore[arg-type]
-            continue
-        for seed in range(4):
-            size = 10.0 ** (seed - 2)
-            held = {**clip_bounds(trial.facts)}
-            held[norm] = min(held.get(norm, size), size)
-            signal = clipped(replace(trial.signal(seed), rows=trial.signal(seed).rows * 1e3), held)
-            largest = float(_norms(signal.params, norm).max())
-            after: Updates = trial.apply(trial.build(), signal, trial.context(seed=seed))
-            norms = _norms(after.params, norm)
-            grown = bool((norms > largest * (1 + SLACK)).any())
-            demand(
-                not grown,
-                f"it keeps Clipped({norm}, client), but raised a {norm} norm from {largest:.6g} to {float(norms.max()):.6g}",
-            )
-
-
-@check(UPDATE)
-def real_rows(trial: Trial) -> None:
-    """Law: behind a layer that gives or keeps Space(real), rows are finite floating-point numbers of a real layout.
-    Why: whatever comes next adds, clips and averages them as reals.
-    If this fails: give the space that the rows are in, and say so in `layout.extended(..., space=...)`.
-    """
-    if not _real(trial):
-        raise Inapplicable("its rows are no reals")
-    after: Updates = trial.apply(trial.build(), trial.signal(), trial.context())
-    demand(after.rows.is_floating_point(), f"rows came out as {after.rows.dtype}")
-    demand(bool(after.rows.isfinite().all()), "finite rows came out with NaN or infinity")
-    demand(after.layout.space.kind == "real", f"the layout says {after.layout.space.kind}")
-    demand(
-        tuple(after.rows.shape) == (len(after.ids), after.layout.size),
-        f"rows have shape {tuple(after.rows.shape)}, the layout {after.layout.size}",
-    )
-
-
-@check(UPDATE)
+@check(layers(Site.UPDATE, kinds=("defences", "attacks")))
 def identity_kept(trial: Trial) -> None:
-    """Law: Identified kept means the same clients in order, Weighted kept the same weights, Summable kept the same columns.
+    """Law: at UPDATE, Identified kept means the same clients in order, Weighted the same weights, Summable the same columns.
     Why: reputations are booked on ids, and the mean is weighted by what a client declared once.
     If this fails: return `signal.with_params(...)`, or do not keep what the layer changes.
     """
     signal = trial.signal()
-    after: Updates = trial.apply(trial.build(), signal, trial.context())
-    if _keeps(trial, Identified()):
+    after: Updates = trial.apply(trial.build(), signal, trial.context(**granted(trial)))
+    if holds(trial.signature, Identified()):
         demand(after.ids == signal.ids, f"it keeps Identified, but ids {signal.ids} became {after.ids}")
-    if not _real(trial):
+    if not real(trial.signature):
         return
-    if _keeps(trial, Weighted()):
+    if holds(trial.signature, Weighted()):
         same_weights = after.weights is not None and torch.equal(after.weights, signal.weights)
         demand(same_weights, f"it keeps Weighted, but weights {signal.weights} became {after.weights}")
-    if _keeps(trial, Summable()):
+    if holds(trial.signature, Summable()):
         demand(
             after.rows.shape == signal.rows.shape,
             f"it keeps Summable, but rows {tuple(signal.rows.shape)} became {tuple(after.rows.shape)}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gzip
 import hashlib
 import os
 import socket
@@ -21,6 +20,7 @@ from PIL import Image
 from pydantic import ValidationError
 from sparring_images import cifar10, gtsrb
 from sparring_images.plugin import CIFAR10, FASHION_MNIST, GTSRB, MNIST
+from sparring_images.samples import idx, write_cifar10, write_gtsrb, write_mnist
 
 from sparring.context import Setup
 from sparring.errors import DataError
@@ -66,24 +66,16 @@ class QuietHandler(SimpleHTTPRequestHandler):
         pass
 
 
-def idx(values: np.ndarray) -> bytes:
-    header = bytes((0, 0, 8, values.ndim)) + b"".join(n.to_bytes(4, "big") for n in values.shape)
-    return header + values.astype(np.uint8).tobytes()
-
-
 def mnist_files(folder: Path, gz: bool = False, name: str = "{}-ubyte") -> dict[str, np.ndarray]:
     """Thirty training and ten test images; the first pixel of an image is its label, the second its number."""
-    folder.mkdir(parents=True)
-    held = {}
+    parts = {}
     for split, n in (("train", 30), ("t10k", 10)):
         x = RNG.integers(0, 256, (n, 28, 28)).astype(np.uint8)
         y = np.arange(n) % 10
         x[:, 0, 0], x[:, 0, 1] = y, np.arange(n)
-        for stem, values in ((f"{split}-images-idx3", x), (f"{split}-labels-idx1", y)):
-            raw = idx(values)
-            (folder / (name.format(stem) + (".gz" if gz else ""))).write_bytes(gzip.compress(raw) if gz else raw)
-            held[stem] = values
-    return held
+        parts[split] = x, y
+    write_mnist(folder, parts, gz=gz, name=name)
+    return {f"{split}-images-idx3": x for split, (x, _) in parts.items()}
 
 
 def in_order(part) -> bool:
@@ -170,21 +162,18 @@ def test_malformed_idx_files_are_refused(tmp_path):
         load(MNIST, root=tmp_path)
 
 
-def cifar_files(folder: Path, n: int = 4) -> np.ndarray:
-    folder.mkdir(parents=True)
-    records = RNG.integers(0, 256, (6, n, 3073)).astype(np.uint8)
-    records[:, :, 0] %= 10
-    for name, raw in zip((*cifar10.TRAIN, *cifar10.TEST), records, strict=True):
-        (folder / name).write_bytes(raw.tobytes())
-    return records
+def cifar_files(folder: Path, n: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    pixels, labels = RNG.integers(0, 256, (6, n, 3, 32, 32)).astype(np.uint8), RNG.integers(0, 10, (6, n))
+    write_cifar10(folder, pixels, labels)
+    return pixels, labels
 
 
 def test_cifar10_s_binary_version_is_read(tmp_path):
-    records = cifar_files(tmp_path / "cifar-10-batches-bin")
+    pixels, labels = cifar_files(tmp_path / "cifar-10-batches-bin")
     data = load(CIFAR10, root=tmp_path)
     assert tuple(data.train.x.shape) == (20, 3, 32, 32)
-    assert data.train.y.tolist() == records[:5, :, 0].flatten().tolist()
-    assert torch.equal(data.test.x[1, 2, 3], torch.from_numpy(records[5, 1, 1 + 2 * 1024 + 3 * 32 :][:32]).float() / 255)
+    assert data.train.y.tolist() == labels[:5].flatten().tolist()
+    assert torch.equal(data.test.x, torch.from_numpy(pixels[5]).float() / 255)
 
 
 def test_cifar10_s_pickled_version_is_refused(tmp_path):
@@ -204,19 +193,14 @@ def test_cifar10_files_of_broken_records_are_refused(tmp_path):
         load(CIFAR10, root=tmp_path / "b")
 
 
+def sign(height: int, width: int, *colour: int) -> np.ndarray:
+    return np.broadcast_to(np.array(colour, np.uint8), (height, width, 3))
+
+
 def gtsrb_files(base: Path) -> None:
     """Two signs of each of three classes to train, three to test; a sign is of one colour, red = 10 class."""
-    for label in (0, 7, 42):
-        folder = base / gtsrb.TRAIN / f"{label:05d}"
-        folder.mkdir(parents=True)
-        for k in range(2):
-            Image.new("RGB", (20 + k, 25), (10 * label % 256, k, 255)).save(folder / f"{k:05d}.ppm")
-    (base / gtsrb.TEST).mkdir(parents=True)
-    lines = ["Filename;Width;Height;ClassId"]
-    for k, label in enumerate((42, 0, 7)):
-        Image.new("RGB", (30, 18), (10 * label % 256, 0, 0)).save(base / gtsrb.TEST / f"{k:05d}.ppm")
-        lines.append(f"{k:05d}.ppm;30;18;{label}")
-    (base / gtsrb.ANSWERS).write_text("\n".join(lines))
+    train = [(sign(25, 20 + k, 10 * label % 256, k, 255), label) for label in (0, 7, 42) for k in range(2)]
+    write_gtsrb(base, train, [(sign(18, 30, 10 * label % 256, 0, 0), label) for label in (42, 0, 7)])
 
 
 @pytest.mark.parametrize("folder", ["gtsrb", "."])
@@ -319,7 +303,7 @@ def test_a_download_that_was_asked_for_fetches_and_checks_the_official_files(tmp
 
 def test_cifar10_s_download_is_the_binary_version(tmp_path, mirror, monkeypatch):
     folder, address = mirror
-    records = cifar_files(tmp_path / "cifar-10-batches-bin")
+    _, labels = cifar_files(tmp_path / "cifar-10-batches-bin")
     with tarfile.open(folder / "c.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "cifar-10-batches-bin", "cifar-10-batches-bin")
     monkeypatch.setattr(cifar10, "URL", address + "c.tar.gz")
@@ -327,7 +311,7 @@ def test_cifar10_s_download_is_the_binary_version(tmp_path, mirror, monkeypatch)
         load(CIFAR10, root=tmp_path / "unchecked", download=True)
     monkeypatch.setattr(cifar10, "MD5", hashlib.md5((folder / "c.tar.gz").read_bytes()).hexdigest())
     data = load(CIFAR10, root=tmp_path / "root", download=True)
-    assert data.test.y.tolist() == records[5, :, 0].tolist()
+    assert data.test.y.tolist() == labels[5].tolist()
 
 
 @pytest.mark.parametrize("spec", [CIFAR10, GTSRB])

@@ -20,6 +20,8 @@ class ConvNet(Model):
 
     Strides stand where other networks pool: pooling drops what gradients say about a pixel. No normalisation layers. With the
     defaults, 53,002 parameters on 1x28x28 inputs and 10 classes. Images have at least 5x5 pixels.
+
+    After LeCun et al., "Backpropagation applied to handwritten zip code recognition", Neural Computation 1(4), 1989.
     """
 
     def __init__(self, config: ConvNetConfig) -> None:
