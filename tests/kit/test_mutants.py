@@ -12,6 +12,7 @@ from sparring.testing import CHECKS
 from sparring.testing.subject import Subject
 from tests.kit import (  # noqa: F401 - each registers its mutants
     mutants_attacks,
+    mutants_cards,
     mutants_edges,
     mutants_facts,
     mutants_form,
