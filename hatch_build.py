@@ -1,4 +1,4 @@
-"""Writes the catalogue of all techniques into core's wheel, so that an unknown name is answered with what to install."""
+"""Writes into core's wheel what lies beside it in a checkout: the catalogue of all techniques, and the template of plugins."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class CatalogueHook(BuildHookInterface):  # type: ignore[type-arg]
     """Scans the plugins' ``pyproject.toml`` files; an editable install reads them where they are and needs no catalogue."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add ``sparring/catalogue.json`` to the wheel, from a file outside the source tree."""
+        """Add ``sparring/catalogue.json``, by which an unknown name is answered, and ``sparring/template``."""
         if version == "editable":
             return
         root = Path(self.root)
@@ -32,6 +32,7 @@ class CatalogueHook(BuildHookInterface):  # type: ignore[type-arg]
         catalogue = Path(self.folder.name) / "catalogue.json"
         catalogue.write_text(json.dumps(found, indent=0, sort_keys=True) + "\n")
         build_data["force_include"][str(catalogue)] = "sparring/catalogue.json"
+        build_data["force_include"][str(root / "templates" / "plugin")] = "sparring/template"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove the temporary file."""

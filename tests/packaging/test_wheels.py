@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
-import sysconfig
 import tomllib
 import zipfile
 from email.parser import Parser
@@ -17,10 +15,9 @@ import pytest
 
 import sparring
 from sparring.registry import scan
+from tests.packaging.conftest import DISTRIBUTIONS, ROOT, ran, target
 
 pytestmark = pytest.mark.packaging
-ROOT = Path(__file__).parents[2]
-DISTRIBUTIONS = [ROOT, *(file.parent for file in sorted(ROOT.glob("plugins/*/*/pyproject.toml")))]
 TINY = """
 dataset: {name: digits}
 model: {name: mlp}
@@ -29,46 +26,10 @@ defences: [{norm-clip: {bound: 1.0}}, median]
 """
 
 
-def ran(*command: str | Path, cwd: Path, path: str | None = None) -> str:
-    """Standard output of a command that succeeds; with ``path``, of one that sees only these folders."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "MLFLOW_TRACKING_URI")}
-    environment.update({"PYTHONPATH": path} if path else {}, OMP_NUM_THREADS="1")
-    done = subprocess.run(command, check=False, cwd=cwd, env=environment, capture_output=True, text=True, timeout=170)
-    assert done.returncode == 0, f"{' '.join(map(str, command))}:\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
-    """The wheel of each distribution, by the folder that it was built from."""
-    built = {}
-    for folder in DISTRIBUTIONS:
-        out = tmp_path_factory.mktemp("wheel")
-        ran(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, folder, cwd=out)
-        (built[folder],) = out.glob("*.whl")
-    return built
-
-
-@pytest.fixture(scope="module")
-def installed(wheels: dict[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+def installed(wheels: dict[Path, Path], others: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A search path with all wheels installed beside third-party packages, and without the checkout."""
-    target, others = tmp_path_factory.mktemp("installed"), tmp_path_factory.mktemp("others")
-    pip = (
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        "--target",
-    )
-    ran(*pip, target, *wheels.values(), cwd=target)
-    for package in Path(sysconfig.get_path("purelib")).iterdir():
-        if "sparring" not in package.name and package.suffix != ".pth":
-            (others / package.name).symlink_to(package)
-    return os.pathsep.join(map(str, (target, others)))
+    return os.pathsep.join(map(str, (target(tmp_path_factory.mktemp("installed"), wheels.values()), others)))
 
 
 def contents(wheel: Path) -> list[str]:
@@ -85,7 +46,14 @@ def test_a_wheel_carries_its_package_and_nothing_else(wheels: dict[Path, Path], 
     assert folder == ROOT or f"{package}/plugin.py" in names
     source = (ROOT / "core" if folder == ROOT else folder) / package
     assert {f"{package}/{file.relative_to(source).as_posix()}" for file in source.rglob("*.py")} <= set(names)
-    assert not [name for name in names if "/tests/" in name or "__pycache__" in name or "/test_" in name]
+    strays = [name for name in names if "/tests/" in name or "__pycache__" in name or "/test_" in name]
+    assert [name for name in strays if not name.startswith("sparring/template/")] == []
+
+
+def test_the_template_of_plugins_is_in_the_wheel_of_core(wheels: dict[Path, Path]) -> None:
+    source = ROOT / "templates" / "plugin"
+    wanted = {f"sparring/template/{file.relative_to(source).as_posix()}" for file in source.rglob("*") if file.is_file()}
+    assert wanted == {name for name in contents(wheels[ROOT]) if name.startswith("sparring/template/")} != set()
 
 
 @pytest.mark.parametrize("folder", DISTRIBUTIONS, ids=lambda folder: folder.name)
@@ -116,16 +84,10 @@ def test_core_alone_knows_what_to_install(wheels: dict[Path, Path], installed: s
     assert "pip install sparring-dp" in out
 
 
-def test_the_sdist_of_core_builds_the_same_wheel(wheels: dict[Path, Path], tmp_path: Path) -> None:
-    ran(sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path, ROOT, cwd=tmp_path)
-    (wheel,) = tmp_path.glob("*.whl")
-    assert sorted(contents(wheel)) == sorted(contents(wheels[ROOT]))
-
-
 def test_installed_wheels_are_listed_with_their_versions(installed: str, tmp_path: Path) -> None:
     listed = json.loads(ran(sys.executable, "-S", "-m", "sparring", "list", "--json", cwd=tmp_path, path=installed))
     expected = set()
-    for folder in DISTRIBUTIONS[1:]:
+    for folder in DISTRIBUTIONS:
         project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
         for group, points in project["entry-points"].items():
             expected |= {
