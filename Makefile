@@ -8,7 +8,7 @@ empty  :=
 space  := $(empty) $(empty)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: venv demo test slow lint types packaging bench clean
+.PHONY: venv demo test slow lint types packaging docs bench clean
 
 venv: $(STAMP)
 
@@ -33,10 +33,13 @@ lint: venv
 	$(BIN)/lint-imports
 
 types: venv
-	MYPYPATH=core:$(subst $(space),:,$(PLUGINS)) $(BIN)/mypy core tests $(foreach p,$(PLUGINS),$(wildcard $(p)sparring_*))
+	MYPYPATH=core:docs/hooks:$(subst $(space),:,$(PLUGINS)) $(BIN)/mypy core tests docs/hooks $(foreach p,$(PLUGINS),$(wildcard $(p)sparring_*))
 
 packaging: venv
 	$(BIN)/python -m pytest -q -m packaging
+
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: venv
 	$(BIN)/python benchmarks/local_training.py

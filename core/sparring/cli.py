@@ -79,73 +79,18 @@ def list_(
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="a technique")]) -> None:
     """Show a technique: what it is, its options with bounds, its facts."""
+    from sparring.describe import described, options
+
     spec, entry = require(name, TECHNIQUES)
     typer.echo(f"{name} ({entry.kind.rstrip('s')}, {entry})\n{spec.summary}\n")
     for field in ("licence", "source", "stands_for"):
         if hasattr(spec, field):
             typer.echo(f"{field.replace('_', ' ')}: {getattr(spec, field)}")
-    options = spec.config.model_json_schema().get("properties", {})
-    rows: list[tuple[str, ...]] = [(field, *_option(schema)) for field, schema in options.items()]
+    rows: list[tuple[str, ...]] = [(o.name, o.type, o.default, o.description) for o in options(spec.config)]
     if rows:
         print_rows(("option", "type", "default", "description"), rows)
-    for line in _facts(spec):
-        typer.echo(line)
-
-
-def _option(schema: dict[str, Any]) -> tuple[str, str, str]:
-    variants = schema.get("anyOf", [schema])
-    kinds = []
-    for v in variants:
-        bounds = [
-            f"{sign} {v[key]}"
-            for key, sign in (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
-            if key in v
-        ]
-        kinds.append(" | ".join(map(str, v["enum"])) if "enum" in v else " ".join([_kind(v), *bounds]))
-    return (
-        " or ".join(kinds),
-        json.dumps(schema["default"]) if "default" in schema else "required",
-        schema.get("description", ""),
-    )
-
-
-def _kind(schema: dict[str, Any]) -> str:
-    return str(schema.get("const") or schema.get("type") or ("mapping" if "$ref" in schema else "any"))
-
-
-def _facts(spec: Any) -> list[str]:
-    from sparring.signature import All
-
-    lines = []
-    for site, signature in signatures(spec):
-        keeps = "everything" if isinstance(signature.keeps, All) else ", ".join(map(str, signature.keeps)) or "nothing"
-        parts = {
-            "needs": ", ".join(" or ".join(map(str, clause)) for clause in signature.clauses),
-            "gives": ", ".join(map(str, signature.gives)),
-            "keeps": keeps,
-            "hides": ", ".join(map(str, signature.hides)),
-            "maps": ", ".join(f"{m.source} -> {m.target}" for m in signature.maps),
-            "claims": ", ".join(map(str, signature.claims)),
-        }
-        lines += ["", f"{site}:", *(f"  {name:7} {text}" for name, text in parts.items() if text)]
-    return lines
-
-
-def signatures(spec: Any) -> list[tuple[str, Any]]:
-    """The signatures of a spec under its default options, by where they hold."""
-    from pydantic import ValidationError
-
-    try:
-        config = spec.config()
-    except ValidationError:
-        return []
-    found = [(layer.site.label, layer.facts(config)) for layer in getattr(spec, "layers", ())]
-    reader = getattr(spec, "reader", None)
-    if reader is not None:
-        found.append((f"reads the {' or '.join(reader.tap(config).views)} view", reader.facts(config)))
-    if not found and hasattr(spec, "facts"):
-        found.append((spec.kind, spec.facts(config)))
-    return found
+    for where, facts in described(spec):
+        typer.echo("\n".join(["", f"{where}:", *(f"  {name:7} {text}" for name, text in facts.items())]))
 
 
 @app.command()
