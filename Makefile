@@ -8,7 +8,7 @@ empty  :=
 space  := $(empty) $(empty)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: venv demo test slow lint types packaging docs bench clean
+.PHONY: venv demo test slow lint types packaging docs reproduce bench clean
 
 venv: $(STAMP)
 
@@ -40,6 +40,11 @@ packaging: venv
 
 docs: venv
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# every card, and then each without its core line, when it must fail; QUICK=10 leaves out what states more seconds
+reproduce: venv
+	$(BIN)/sparring reproduce $(if $(QUICK),--within $(QUICK))
+	$(BIN)/sparring reproduce --without-core $(if $(QUICK),--within $(QUICK))
 
 bench: venv
 	$(BIN)/python benchmarks/local_training.py
