@@ -1,0 +1,57 @@
+"""What the reference cards of this distribution measure: one function a technique, each returns its quantities."""
+
+from __future__ import annotations
+
+from statistics import fmean, median
+
+import torch
+
+from sparring.games import psnr
+from sparring.roles import PassiveAttack
+from sparring.testing.fixtures import SHAPE, Victim, make_setup, tiny_victim
+from sparring.views import AggregateView, Reconstruction, UpdateView
+from sparring_inversion.dlg import Dlg
+from sparring_inversion.inverting_gradients import InvertingGradients
+from sparring_inversion.plugin import DlgConfig, InvertingGradientsConfig
+
+IMAGES = 6
+
+
+def _measured(attack: PassiveAttack[UpdateView | AggregateView]) -> dict[str, float]:
+    """Labels and images that an attack makes of six clients' gradients, of noise in their place, and the null baseline."""
+    victim = tiny_victim(IMAGES, labels=False)
+    found = _reconstructed(attack, victim)
+    baseline = [max(psnr(torch.full_like(x, 0.5), x), psnr(victim.mean, x)) for x in victim.images]
+    reached, drowned = _psnr(found, victim), _psnr(_reconstructed(attack, victim.drowned()), victim)
+    gains = [a - b for a, b in zip(reached, baseline, strict=True)]
+    return {
+        "share of labels recovered": fmean(
+            int(found.labels[c.round, c.client]) == k % SHAPE.classes for k, c in enumerate(victim.view.captures)
+        ),
+        "PSNR, median": median(reached),
+        "PSNR of the better of grey and mean image, median": median(baseline),
+        "gain over the better of grey and mean image, median": median(gains),
+        "share of images that gain 10 dB": fmean(gain >= 10 for gain in gains),
+        "gain where gradients are noise of equal norm, mean": fmean(a - b for a, b in zip(drowned, baseline, strict=True)),
+    }
+
+
+def _reconstructed(attack: PassiveAttack[UpdateView | AggregateView], victim: Victim) -> Reconstruction:
+    found = attack.attack_observe(victim.view, make_setup("attack"))
+    assert isinstance(found, Reconstruction)
+    return found
+
+
+def _psnr(found: Reconstruction, victim: Victim) -> list[float]:
+    return [psnr(found.inputs[c.round, c.client][0], x) for c, x in zip(victim.view.captures, victim.images, strict=True)]
+
+
+def dlg() -> dict[str, float]:
+    """Labels recovered by iDLG, and PSNR of reconstructions from gradients and from noise."""
+    return _measured(Dlg(DlgConfig(iterations=100, labels="idlg", snapshots=0)))
+
+
+def inverting_gradients() -> dict[str, float]:
+    """Labels recovered by iDLG, and PSNR of reconstructions from gradients and from noise."""
+    config = InvertingGradientsConfig(iterations=300, restarts=1, labels="idlg", snapshots=0)
+    return _measured(InvertingGradients(config))
