@@ -13,7 +13,6 @@ from types import ModuleType
 from sparring.errors import PluginError, did_you_mean
 from sparring.registry import HEAVY, Broken, Entry, entries, load, load_command
 
-
 OWN = ("list", "show", "check", "run", "schema")
 """The commands of core itself, which no distribution replaces."""
 

@@ -40,7 +40,7 @@ def distribution(
         "measure": f"{package}.cards:{function}",
         "seconds": 1,
         "expected": [{"quantity": "twice three", "origin": "closed-form", "value": value, "tolerance": 0}],
-        "core": {"module": f"{package}.technique", "line": line},
+        "core": [{"module": f"{package}.technique", "line": line}],
     }
     if card:
         (folder / "layer.card.yaml").write_text(yaml.safe_dump(values))

@@ -21,7 +21,7 @@ GIVEN: dict[str, Any] = {
     "measure": "sparring.keys:measure",
     "seconds": 1,
     "expected": [{"quantity": "twice three", "origin": "published", "value": 6, "tolerance": 0}],
-    "core": {"module": "sparring.aggregate", "line": "y = 2 * y"},
+    "core": [{"module": "sparring.aggregate", "line": "y = 2 * y"}],
 }
 
 
@@ -47,7 +47,8 @@ def test_a_number_holds_within_its_tolerance_or_bounds_and_nan_never(row: dict[s
     ({"expected": GIVEN["expected"] * 2}, "twice"),
     ({"measure": "no function"}, "measure is 'no function'"),
     ({"secnds": 3}, "did you mean 'seconds'"),
-    ({"core": {"module": "sparring.aggregate"}}, "core.line is missing"),
+    ({"core": [{"module": "sparring.aggregate"}]}, "core.0.line is missing"),
+    ({"core": []}, "at least 1"),
 ])  # fmt: skip
 def test_a_card_that_says_too_little_is_refused_with_the_rule(change: dict[str, Any], said: str) -> None:
     validated(Card, GIVEN, "card")
@@ -74,9 +75,9 @@ def test_a_quantity_that_is_not_measured_is_off_and_one_that_is_not_expected_an_
 def test_a_core_line_is_replaced_within_the_context_and_everything_is_as_before_behind_it() -> None:
     card = read_card(distribution(), "layer")
     assert reproduce(card).holds
-    before = {name: module for name, module in sys.modules.items() if name.startswith(card.core.module.partition(".")[0])}
+    before = {name: module for name, module in sys.modules.items() if name.startswith(card.core[0].module.partition(".")[0])}
     finders = list(sys.meta_path)
-    with without_core(card):
+    with without_core(card, card.core[0]):
         found = reproduce(card)
     assert [row.got for row in found.rows] == [3.0]
     assert {name: sys.modules.get(name) for name in before} == before
@@ -88,9 +89,9 @@ def test_a_core_line_may_stand_in_core() -> None:
     source = Path(str(sparring.aggregate.__file__)).read_text()
     line = next(text.strip() for text in source.splitlines() if text.strip().startswith("return Release("))
     core = {"module": "sparring.aggregate", "line": line, "instead": "return None"}
-    card: Card = validated(Card, {**GIVEN, "core": core}, "card")
+    card: Card = validated(Card, {**GIVEN, "core": [core]}, "card")
     whole = sparring.aggregate
-    with without_core(card):
+    with without_core(card, card.core[0]):
         import sparring.aggregate as changed
 
         assert changed is not whole

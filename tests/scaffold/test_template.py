@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sparring import __version__
 from sparring.errors import ConfigError
 from sparring.testing import scaffold as module
 from sparring.testing.scaffold import KINDS, LICENCES, repository, scaffold
@@ -73,7 +74,7 @@ def test_each_licence_is_written_and_named(tmp_path: Path, licence: str) -> None
 def test_the_repository_has_a_tag_a_version_and_grows_only_when_the_template_changes(tmp_path: Path, home: Path) -> None:
     place = repository()
     assert place == home / ".local" / "share" / "sparring" / "plugin-template"
-    assert git(place, "tag").split() == [f"v{module.__version__}"]
+    assert git(place, "tag").split() == [f"v{__version__}"]
     first = git(place, "rev-parse", "HEAD")
     repository()
     assert git(place, "rev-parse", "HEAD") == first

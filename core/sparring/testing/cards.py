@@ -43,6 +43,7 @@ class Expected(Section):
     origin: Literal["published", "closed-form", "control"] = Field(
         description="published: in the source; closed-form: computed by hand; control: the effect on a small task"
     )
+    source: str | None = Field(None, min_length=3, max_length=300, description="where the number stands, if not in `paper`")
     value: float | None = Field(None, ge=-1e30, le=1e30, description="the number")
     tolerance: float | None = Field(None, ge=0, le=1e30, description="largest absolute difference from the value")
     at_least: float | None = Field(None, ge=-1e30, le=1e30, description="least acceptable number")
@@ -71,7 +72,7 @@ class Expected(Section):
 
 
 class CoreLine(Section):
-    """The line without which the technique is none: the card must fail once it is replaced."""
+    """A line without which the technique is none: the card must fail once it is replaced."""
 
     module: str = Field(pattern=MODULE, max_length=200, description="module that holds it, such as sparring_dp.norm_clip")
     line: str = Field(min_length=3, max_length=200, description="the line, without its indentation; it stands there once")
@@ -94,7 +95,11 @@ class Card(Section):
     )
     seconds: float = Field(gt=0, le=7 * 86400, description="time that it takes on two cores, with start-up left out")
     expected: tuple[Expected, ...] = Field(min_length=1, max_length=40, description="numbers to reproduce")
-    core: CoreLine = Field(description="the line that the numbers stand on")
+    core: tuple[CoreLine, ...] = Field(
+        min_length=1,
+        max_length=10,
+        description="the lines that the numbers stand on: replaced one at a time, each makes it fail",
+    )
 
     @model_validator(mode="after")
     def _honest(self) -> Card:
@@ -215,20 +220,19 @@ class _Finder(importlib.abc.MetaPathFinder):
         return importlib.util.spec_from_file_location(fullname, self.loader.path, loader=self.loader)
 
 
-def changed_source(card: Card) -> tuple[str, str]:
-    """The path of the card's core module, and its source with the core line replaced. Raises `ConfigError`."""
-    core = card.core
+def changed_source(technique: str, core: CoreLine) -> tuple[str, str]:
+    """The path of a core line's module, and its source with that line replaced. Raises `ConfigError`."""
     try:
         spec = importlib.util.find_spec(core.module)
     except ModuleNotFoundError:
         spec = None
     if spec is None or spec.origin is None:
-        raise ConfigError(f"card of '{card.technique}': core.module is {core.module!r}, which is no module")
+        raise ConfigError(f"card of '{technique}': core.module is {core.module!r}, which is no module")
     lines = Path(spec.origin).read_text().splitlines()
     at = [k for k, line in enumerate(lines) if line.strip() == core.line.strip()]
     if len(at) != 1:
         raise ConfigError(
-            f"card of '{card.technique}': core.line {core.line!r} stands {len(at)} times in {core.module}; it must once"
+            f"card of '{technique}': core.line {core.line!r} stands {len(at)} times in {core.module}; it must once"
         )
     indent = lines[at[0]][: len(lines[at[0]]) - len(lines[at[0]].lstrip())]
     lines[at[0]] = indent + core.instead
@@ -236,19 +240,19 @@ def changed_source(card: Card) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def without_core(card: Card) -> Iterator[None]:
+def without_core(card: Card, core: CoreLine) -> Iterator[None]:
     """Within it, the technique's modules are imported anew, and the core line is replaced; afterwards all is as before."""
-    path, source = changed_source(card)
-    packages = {card.measure.partition(":")[0].partition(".")[0], card.core.module.partition(".")[0]} - {"sparring"}
+    path, source = changed_source(card.technique, core)
+    packages = {card.measure.partition(":")[0].partition(".")[0], core.module.partition(".")[0]} - {"sparring"}
 
     def ours(name: str) -> bool:
-        return name == card.core.module or name.partition(".")[0] in packages
+        return name == core.module or name.partition(".")[0] in packages
 
     held = {name: module for name, module in sys.modules.items() if ours(name)}
-    parent, _, leaf = card.core.module.rpartition(".")
+    parent, _, leaf = core.module.rpartition(".")
     owner = sys.modules.get(parent)
     before = vars(owner).get(leaf) if owner is not None else None
-    finder = _Finder(_Source(card.core.module, path, source))
+    finder = _Finder(_Source(core.module, path, source))
     for name in held:
         del sys.modules[name]
     sys.meta_path.insert(0, finder)

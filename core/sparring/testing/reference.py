@@ -34,7 +34,8 @@ def card_given(subject: Subject) -> None:
     card = _card(subject)
     try:
         function(card)
-        changed_source(card)
+        for core in card.core:
+            changed_source(card.technique, core)
     except SparringError as error:
         raise AssertionError(str(error)) from error
 
@@ -52,11 +53,12 @@ def card_reproduces(subject: Subject) -> None:
 
 @check(EVERY)
 def card_falls(subject: Subject) -> None:
-    """Law: with the core line replaced, the card's measurement still ends, and some number is not as expected.
+    """Law: with a core line replaced, the card's measurement still ends, and some number is not as expected.
     Why: a card that passes without the technique says nothing about it.
     If this fails: measure what the technique does, against what there is without it; give `instead` code that runs.
     """
     card = _quick(subject)
-    with without_core(card):
-        found = reproduce(card)
-    demand(not found.holds, f"every number comes out without {card.core.line!r} of {card.core.module}")
+    for core in card.core:
+        with without_core(card, core):
+            found = reproduce(card)
+        demand(not found.holds, f"every number comes out without {core.line!r} of {core.module}")
