@@ -59,16 +59,20 @@ def _cases(name: str, examples: list[str]) -> list[Case]:
     import importlib
 
     from sparring.errors import ConfigError
+    from sparring.registry import require
+    from sparring.schema import validated
     from sparring.testing.suite import cases
 
-    options = []
+    chosen = _entries(name)
+    options: list[dict[str, Any]] = []
     for text in examples:
         try:
             options.append(dict(json.loads(text)))
         except (ValueError, TypeError) as error:
             raise ConfigError(f"--example {text!r} is no JSON object: {error}") from error
+        for entry in chosen:
+            validated(require(entry.name, [entry.kind])[0].config, options[-1], f"--example of {entry.name}")
     found: list[Case] = []
-    chosen = _entries(name)
     for module in sorted({entry.module for entry in chosen}):
         names = {(entry.kind, entry.name) for entry in chosen if entry.module == module}
         given = {name: options for _, name in names} if options else None
