@@ -23,6 +23,8 @@ def centred_gram(rows: Tensor) -> Tensor:
     serves unless it lies far from the crowd, as a row of an attacker may; then the row with the least median distance does,
     in float64 throughout.
     """
+    if not len(rows):
+        return rows.new_zeros(0, 0, dtype=torch.float64)
     gram = _gram(rows, 0, torch.promote_types(rows.dtype, torch.float32))
     for _ in range(REFERENCES_AT_MOST):
         square = gram.diagonal()

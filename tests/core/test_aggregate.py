@@ -77,6 +77,11 @@ def test_the_rule_on_a_cohort_in_memory_is_the_same_rule() -> None:
     assert torch.equal(release.vector, fold(WeightedMean(), [own], context()).vector)
 
 
+def test_an_empty_cohort_has_empty_geometry() -> None:
+    empty = cohort(updates(3).select([]).rows)
+    assert empty.gram.shape == empty.distances.shape == (0, 0)
+
+
 def test_an_empty_cohort_is_a_zero_release_of_weight_zero() -> None:
     release = fold(WeightedMean(), [updates(3).select([])], context())
     assert torch.equal(release.vector, torch.zeros(7))
