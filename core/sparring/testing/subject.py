@@ -141,9 +141,12 @@ class Trial:
         return (self.layer if self.place is not None else self.spec).build(self.config)
 
     def context(self, index: int = 0, seed: int = 0, **grants: Any) -> Context:
-        """The context in which the engine would call it."""
+        """The context in which the engine would call it, with what its needs are granted."""
+        from sparring.testing.active import granted
         from sparring.testing.stage import make_context
 
+        if self.subject.spec.kind == "attacks" and self.site is Site.UPDATE:
+            grants = {**granted(self), **grants}
         return make_context(self.site, index, seed, self.spec.name, self.facts, **grants)
 
     def signal(self, seed: int = 0) -> Any:
