@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from sparring.context import Round
-from sparring.hookspecs import hookimpl
 from sparring.layout import Layout
 from sparring.roles import StreamingAggregator
-from sparring.signals import Cohort, Release, Updates
+from sparring.signals import Release, Updates
 
 A = TypeVar("A")
 BLOCK = 64
@@ -65,12 +64,6 @@ class WeightedMean(StreamingAggregator[Sum]):
         if accumulator.layout.space.modulus is None and accumulator.total > 0:
             vector = vector / accumulator.total
         return Release(vector, accumulator.layout, accumulator.total, accumulator.clients)
-
-    @hookimpl
-    def server_aggregate(self, cohort: Cohort, ctx: Round) -> Release:
-        """The same rule on a cohort that is already in memory."""
-        updates = Updates(cohort.rows, cohort.layout, cohort.ids or tuple(range(len(cohort))), cohort.weights)
-        return fold(self, [updates], ctx)
 
 
 def fold(rule: StreamingAggregator[A], blocks: Iterable[Updates], ctx: Round) -> Release:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Union, get_ar
 
 from torch import Tensor, nn
 
+from sparring.hookspecs import hookimpl
 from sparring.signals import (
     Broadcast,
     ClientData,
@@ -160,7 +161,7 @@ class Aggregator(ABC):
 
 
 class StreamingAggregator(ABC, Generic[A]):
-    """A rule that folds blocks of rows, merged in a fixed tree, and never holds the cohort."""
+    """A rule that folds blocks of rows, merged in a fixed tree, and never holds the cohort unless it is in memory already."""
 
     @abstractmethod
     def init(self, updates: Updates) -> A:
@@ -177,6 +178,14 @@ class StreamingAggregator(ABC, Generic[A]):
     @abstractmethod
     def finish(self, accumulator: A, ctx: Round) -> Release:
         """The release."""
+
+    @hookimpl
+    def server_aggregate(self, cohort: Cohort, ctx: Round) -> Release:
+        """The same rule on a cohort that is already in memory."""
+        from sparring.aggregate import fold
+
+        ids = tuple(range(len(cohort))) if cohort.ids is None else cohort.ids
+        return fold(self, [Updates(cohort.rows, cohort.layout, ids, cohort.weights)], ctx)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparring.aggregate import fold
 from sparring.claims import Event
 from sparring.context import Context, Round, Setup, Wire
 from sparring.facts import Clipped, Fact, Identified, Space, Summable, Weighted, closed_fields
@@ -18,7 +17,6 @@ from sparring.groups import HONEST
 from sparring.keys import Key
 from sparring.layout import Layout
 from sparring.local import LocalPlan
-from sparring.roles import StreamingAggregator
 from sparring.signals import Broadcast, ClientData, Cohort, ModelPlan, Release, Responses, Updates
 from sparring.signature import Signature
 from sparring.sites import Site
@@ -119,10 +117,8 @@ def make_signal(site: Site, facts: tuple[Fact, ...] = (), seed: int = 0) -> Any:
 
 
 def aggregate(rule: Any, cohort: Cohort, ctx: Context) -> Release:
-    """What a rule releases, whole or folded in its tree."""
+    """What a rule releases."""
     assert isinstance(ctx, Round)
-    if isinstance(rule, StreamingAggregator) and not hasattr(rule, "server_aggregate"):
-        return fold(rule, [Updates(cohort.rows, cohort.layout, cohort.ids or tuple(range(len(cohort))), cohort.weights)], ctx)
     release: Release = rule.server_aggregate(cohort, ctx)
     return release
 
