@@ -98,6 +98,11 @@ class Resolved:
         """The attacks that the stack leaves something to read or to act on; the others are cells, not runs."""
         return tuple(a for a in self.attacks if self.sights[a.label].outcome in ("runs", "degraded"))
 
+    def facts_before(self, *sites: Site) -> tuple[Fact, ...]:
+        """The facts, with their numbers, that hold before the first step at one of these sites."""
+        at = next(k for k, step in enumerate(self.report.steps) if step.site in sites)
+        return tuple(held.fact for held in self.report.trail[at].values())
+
     def explain(self) -> str:
         """The verdict as text, with what each attack would see."""
         lines = [explain(self.report, self.sources, () if self.ok else known_layers())]

@@ -61,7 +61,8 @@ def play(built: Built, plan: Plan, state: State, index: int, books: Books, tap: 
             shares = (ids[at : at + STREAMED] for at in range(0, len(ids), STREAMED))
             blocks = (part for part in (_clients(built, broadcast, own, ctx, books, tap) for own in shares) if part.ids)
             first = next(blocks, None)
-            release = None if first is None else fold(built.rule, itertools.chain((first,), blocks), ctx)  # type: ignore[arg-type]
+            rule = ctx.at("aggregator", built.resolved.facts_before(Site.AGGREGATE))
+            release = None if first is None else fold(built.rule, itertools.chain((first,), blocks), rule)  # type: ignore[arg-type]
         else:
             updates = _clients(built, broadcast, ids, ctx, books, tap)
             release = _server(built, updates, ctx, books) if updates.ids else None
@@ -153,13 +154,13 @@ def _clients(built: Built, broadcast: Broadcast, ids: Sequence[int], ctx: Round,
 
 
 def _trained(built: Built, broadcast: Broadcast, ids: Sequence[int], ctx: Round, books: Books) -> Updates:
-    parts = []
+    parts, facts = [], built.resolved.facts_before(Site.TRAINER)
     for group, members in built.groups.items():
         own = tuple(i for i in ids if i in members) if len(built.groups) > 1 else tuple(ids)
         if not own and group != HONEST:
             continue
         begun = time.perf_counter()
-        updates: Updates = built.train(Task(broadcast, own, group, built.work, built.strategy), ctx.at("trainer"))
+        updates: Updates = built.train(Task(broadcast, own, group, built.work, built.strategy), ctx.at("trainer", facts))
         cost = books.costs.setdefault("local training", Cost())
         cost.seconds, cost.rounds, cost.acted = cost.seconds + time.perf_counter() - begun, cost.rounds + 1, cost.acted + 1
         if group == HONEST:
@@ -185,6 +186,7 @@ def _attacked(
     built: Built, updates: Updates, honest: Updates, free: frozenset[int], ctx: Round, books: Books
 ) -> Iterable[Updates]:
     granted = {fact.what for fact in built.resolved.sources if isinstance(fact, Knows)}
+    rule = ctx.at("aggregator", built.resolved.facts_before(Site.AGGREGATE))
     for attack in built.attacks:
         ids = [i for i in updates.ids if i in free and i in built.groups.get(attack.label, ())]
         if not ids:
@@ -193,7 +195,7 @@ def _attacked(
         grants = replace(
             ctx,
             benign=honest.rows if "benign-updates" in granted else None,
-            aggregate=(lambda cohort: built.aggregate(cohort, ctx.at("aggregator"))) if "aggregator" in granted else None,
+            aggregate=(lambda cohort: built.aggregate(cohort, rule)) if "aggregator" in granted else None,
         )
         for live in attack.active:
             if live.site is Site.UPDATE:
@@ -229,11 +231,11 @@ def _server(built: Built, updates: Updates, ctx: Round, books: Books) -> Release
     begun = time.perf_counter()
     cohort = Cohort(updates.rows, updates.layout, updates.ids, updates.weights, sources=updates.ids)
     if built.host is not None:
-        release = built.host(cohort, ctx.at("aggregator"))
+        release = built.host(cohort, ctx.at("aggregator", built.resolved.facts_before(Site.COHORT, Site.AGGREGATE)))
     else:
         for live in built.at(Site.COHORT):
             cohort = measured(live, cohort, ctx, books, None)
-        release = built.aggregate(cohort, ctx.at("aggregator"))
+        release = built.aggregate(cohort, ctx.at("aggregator", built.resolved.facts_before(Site.AGGREGATE)))
     cost = books.costs.setdefault("aggregation", Cost())
     cost.seconds, cost.rounds, cost.acted = cost.seconds + time.perf_counter() - begun, cost.rounds + 1, cost.acted + 1
     if updates.layout.space.modulus is None and not bool(torch.isfinite(release.vector).all()):
