@@ -191,7 +191,8 @@ def _attack(chosen: Chosen, resolved: Resolved, manager: Manager, key: Key) -> L
     if spec.reader is not None:
         manager.admit(spec.reader.build(chosen.config), chosen.label, chosen.origin)
         read = manager.implementation("attack_observe", chosen.label)
-    return LiveAttack(chosen, tuple(active), read, whom(chosen, resolved, bool(active), key))
+    holds = any(live.site.client_side for live in active)
+    return LiveAttack(chosen, tuple(active), read, whom(chosen, resolved, holds, key))
 
 
 def _poison_and_defend(

@@ -264,10 +264,11 @@ def _waivers(file: File, steps: Sequence[Step]) -> list[Waiver]:
 
 def _sight(report: Report, attack: Chosen) -> Sight:
     assert isinstance(attack.spec, AttackSpec)
-    seen = [sight(report, layer.facts(attack.config), (("", (), layer.site),)) for layer in attack.spec.layers]
+    seen = []
     if attack.spec.reader is not None:
         tap = attack.spec.reader.tap(attack.config)
         seen.append(sight(report, attack.spec.reader.facts(attack.config), tap.options()))
+    seen += [sight(report, layer.facts(attack.config), (("", (), layer.site),)) for layer in attack.spec.layers]
     order = ("ungranted", "blind", "degraded", "runs")
     return min(seen, key=lambda s: order.index(s.outcome))
 
