@@ -33,6 +33,8 @@ from sparring.threat import skips
 from sparring.views import LocalSettings
 
 Transform = Callable[[Any, Any], Any]
+UNRECORDED = ("activation", "logits", "trace")
+"""Views that the contract describes and no recorder writes: an attack on one is refused before anything is trained."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ def build(resolved: Resolved, progress: Callable[[str, float], None]) -> Built:
     control = threat.control if threat else None
     clients = _poison_and_defend(clients, layers, attacks, groups, control, setup)
     plans = _local_plans(layers, attacks, control, setup)
+    if resolved.trainer is None and any(plan.exchange is not None for plan in plans.values()):
+        raise ConfigError("a layer at local.exchange would never run: federated averaging exchanges nothing within a step")
     own = None
     if buffers and federation.buffers == "local":
         row = torch.cat([b.reshape(-1) for b in float_buffers(initial_module)]).to(dtype)
@@ -189,6 +193,9 @@ def _attack(chosen: Chosen, resolved: Resolved, manager: Manager, key: Key) -> L
         active.append(_live(name, layer, chosen, manager, "attack_transform", ()))
     read = None
     if spec.reader is not None:
+        view = resolved.sights[chosen.label].view
+        if view in UNRECORDED:
+            raise ConfigError(f"'{chosen.label}' would read the {view} view, which nothing in this core records yet; drop it")
         manager.admit(spec.reader.build(chosen.config), chosen.label, chosen.origin)
         read = manager.implementation("attack_observe", chosen.label)
     holds = any(live.site.client_side for live in active)
