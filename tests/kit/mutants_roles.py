@@ -15,11 +15,11 @@ from sparring.hookspecs import hookimpl
 from sparring.roles import Engine, Host, StackRef, Stateful, Task, Trainer
 from sparring.signals import Broadcast, Cohort, Release, State, Updates
 from sparring.signature import ALL, Signature
-from sparring.specs import AggregatorSpec, DefenceSpec, Empty, EngineSpec, HostSpec, TrainerSpec
+from sparring.specs import AggregatorSpec, AnySpec, DefenceSpec, Empty, EngineSpec, HostSpec, TrainerSpec
 from sparring.strategies import Strategy, Work
 from sparring.testing.stage import aggregate
 from sparring.train import Sequential
-from tests.kit.making import ROWS, Made, mutant
+from tests.kit.making import ROWS, Made, mutant, subject
 
 
 class Elsewhere(Strategy):
@@ -186,7 +186,11 @@ def host(flaw: str) -> Callable[[bool], Made]:
                 return run
 
         signature = Signature(keeps=ALL)
-        return HostSpec(api=1, name="enclave", config=Empty, summary="hosts", build=lambda c: Enclave(), signature=signature)
+        spec: AnySpec = HostSpec(
+            api=1, name="enclave", config=Empty, summary="hosts", build=lambda c: Enclave(), signature=signature
+        )
+        rules = [registry.require(name, ("aggregators",))[0] for name in ("mean", "median")]
+        return subject(spec, beside=tuple(rules))
 
     return made
 

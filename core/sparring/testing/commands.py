@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from sparring.registry import Entry
+    from sparring.specs import AnySpec
     from sparring.testing.cards import Card, CoreLine
     from sparring.testing.suite import Case
 
@@ -76,9 +77,17 @@ def _cases(name: str, examples: list[str]) -> list[Case]:
     for module in sorted({entry.module for entry in chosen}):
         names = {(entry.kind, entry.name) for entry in chosen if entry.module == module}
         given = {name: options for _, name in names} if options else None
-        made = cases(importlib.import_module(module), examples=given)
+        made = cases(importlib.import_module(module), examples=given, beside=_installed())
         found += [case for case in made if (case.subject.spec.kind, case.subject.spec.name) in names]
     return found
+
+
+def _installed() -> list[AnySpec]:
+    """Every installed rule and defence that loads: what a host may be asked to rebuild."""
+    from sparring.registry import Broken, entries, load
+
+    loaded = [load(entry) for entry in entries() if entry.kind in ("aggregators", "defences")]
+    return [spec for spec in loaded if not isinstance(spec, Broken)]
 
 
 def _entries(name: str) -> list[Entry]:

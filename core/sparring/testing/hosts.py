@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic import ValidationError
 
-from sparring import registry
 from sparring.errors import SparringError
-from sparring.registry import Broken
+from sparring.facts import Identified, Readable, Space, Summable, Weighted
 from sparring.roles import StackRef
 from sparring.signals import Cohort, Release
+from sparring.signature import Signature
 from sparring.sites import Site
 from sparring.specs import AggregatorSpec, Config, DefenceSpec
 from sparring.testing.fixtures import make_setup
@@ -23,24 +24,29 @@ from sparring.testing.subject import Trial, kind
 
 HOSTS = kind("hosts")
 STACKS = 3
-Part = tuple[str, str, AggregatorSpec[Any] | DefenceSpec[Any], Config]
+ORDINARY = (Summable(), Identified(), Weighted(), Space("real"))
+Part = tuple[AggregatorSpec[Any] | DefenceSpec[Any], Config]
 
 
-def _installed(kind_: str) -> Iterator[Part]:
-    """Installed techniques of a kind that need no options: a host rebuilds from names, so only what is installed can move."""
-    for entry in registry.entries():
-        spec = registry.load(entry) if entry.kind == kind_ else None
-        if isinstance(spec, AggregatorSpec | DefenceSpec) and not isinstance(spec, Broken):
-            try:
-                yield entry.name, str(entry), spec, spec.config()
-            except ValidationError:
-                continue
+def _parts(trial: Trial, wanted: type[Any]) -> Iterator[Part]:
+    """Techniques beside the host that need no options: it rebuilds from names, so only what is installed can move."""
+    for spec in (*trial.subject.siblings, *trial.subject.beside):
+        if isinstance(spec, wanted):
+            with contextlib.suppress(ValidationError):
+                config = spec.config()
+                if all(_plain(layer.facts(config)) for layer in getattr(spec, "layers", (spec,))):
+                    yield spec, config
 
 
-def stacks() -> list[tuple[Part, ...]]:
-    """Rules by themselves, and one behind a COHORT layer where one is installed."""
-    rules = list(itertools.islice(_installed("aggregators"), STACKS))
-    layers = [p for p in _installed("defences") if isinstance(p[2], DefenceSpec) and _at_cohort(p[2])]
+def _plain(signature: Signature) -> bool:
+    """Whether ordinary rows, which the reader may read, are all that is needed."""
+    return all(any(isinstance(need, Readable) or need in ORDINARY for need in clause) for clause in signature.clauses)
+
+
+def stacks(trial: Trial) -> list[tuple[Part, ...]]:
+    """Rules by themselves, and one behind a COHORT layer where there is one."""
+    rules = list(itertools.islice(_parts(trial, AggregatorSpec), STACKS))
+    layers = [part for part in _parts(trial, DefenceSpec) if isinstance(part[0], DefenceSpec) and _at_cohort(part[0])]
     return [(rule,) for rule in rules] + [(layer, rule) for layer in layers[:1] for rule in rules[:1]]
 
 
@@ -50,11 +56,10 @@ def _at_cohort(spec: DefenceSpec[Any]) -> bool:
 
 def _here(stack: tuple[Part, ...]) -> Callable[[Cohort, Any], Release]:
     """The same stack in this process."""
-    *before, (_, _, rule, options) = stack
+    *before, (rule, options) = stack
     assert isinstance(rule, AggregatorSpec)
-    layers: list[Any] = [
-        layer.build(config) for _, _, spec, config in before if isinstance(spec, DefenceSpec) for layer in spec.layers
-    ]
+    moved = [(layer, config) for spec, config in before if isinstance(spec, DefenceSpec) for layer in spec.layers]
+    layers: list[Any] = [layer.build(config) for layer, config in moved]
     made = rule.build(options)
 
     def run(cohort: Cohort, ctx: Any) -> Release:
@@ -71,12 +76,12 @@ def host_as_here(trial: Trial) -> None:
     Why: it changes who can read the rows, and nothing else.
     If this fails: rebuild every layer with `registry.require(name, ...)` and its configuration, and send rows, ids and weights.
     """
-    found = stacks()
+    found = stacks(trial)
     if not found:
-        raise Inapplicable("no aggregation rule is installed that a host could rebuild from its name")
+        raise Inapplicable("no aggregation rule stands beside it: conformance(..., beside=[...])")
     for stack in found:
-        named = tuple((name, origin, config.model_dump(mode="json")) for name, origin, _, config in stack)
-        label = " >> ".join(name for name, *_ in stack)
+        named = tuple((spec.name, "the kit", config.model_dump(mode="json")) for spec, config in stack)
+        label = " >> ".join(spec.name for spec, _ in stack)
         forward, here = trial.build().open(named, make_setup(trial.spec.name)), _here(stack)
         for index in (0, 1):
             cohort = make_signal(Site.COHORT, seed=index)

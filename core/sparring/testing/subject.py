@@ -36,13 +36,17 @@ def _folder() -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A technique, the others of its distribution, the light module, and what its author gave for the tests."""
+    """A technique, the others of its distribution, the light module, and what its author gave for the tests.
+
+    ``beside``: techniques of other distributions that are installed, which a host may be asked to rebuild.
+    """
 
     spec: AnySpec
     siblings: tuple[AnySpec, ...]
     module: str
     examples: tuple[Example, ...] = ()
     fast: Mapping[str, Any] = field(default_factory=dict)
+    beside: tuple[AnySpec, ...] = ()
 
     label = ""
     sampled = False

@@ -44,6 +44,7 @@ def cases(
     *,
     examples: Mapping[str, Sequence[Example]] | None = None,
     fast: Mapping[str, Mapping[str, Any]] | None = None,
+    beside: Iterable[AnySpec] = (),
 ) -> list[Case]:
     """Every technique of a distribution with every check that applies to it, without pytest."""
     for module in MODULES:
@@ -54,7 +55,10 @@ def cases(
     examples, fast = examples or {}, fast or {}
     for what, given in (("examples", examples), ("fast", fast)):
         _known(what, given, names)
-    subjects = [Subject(s, specs, function.__module__, tuple(examples.get(s.name, ())), fast.get(s.name, {})) for s in specs]
+    others = tuple(beside)
+    subjects = [
+        Subject(s, specs, function.__module__, tuple(examples.get(s.name, ())), fast.get(s.name, {}), others) for s in specs
+    ]
     return [Case(subject, check) for subject in subjects for check in CHECKS.values() if check.scope.applies(subject)]
 
 
@@ -65,20 +69,22 @@ def conformance(
     examples: Mapping[str, Sequence[Example]] | None = None,
     fast: Mapping[str, Mapping[str, Any]] | None = None,
     slow: Collection[str] = (),
+    beside: Iterable[AnySpec] = (),
 ) -> Callable[..., None]:
     """A test function for ``test_conformance = conformance(sparring_plugins)``: one test per technique and check.
 
     ``plugins``: the distribution's `sparring_plugins`, or its light module. ``examples``: further configurations to try, by
     technique: mappings of options, or functions from an empty folder to one. ``fast``: options by technique that make controls
     of attacks quicker. ``xfail``: ``technique::check`` to the reason why it fails; strict: once it passes, the line must go.
-    ``slow``: ids that are marked slow. Raises `ValueError` for a name that matches nothing, and for an empty reason.
+    ``slow``: ids that are marked slow. ``beside``: installed techniques that a host may be asked to rebuild. Raises
+    `ValueError` for a name that matches nothing, and for an empty reason.
 
     >>> from sparring_mine.plugin import sparring_plugins                 # doctest: +SKIP
     >>> test_conformance = conformance(sparring_plugins)                # doctest: +SKIP
     """
     import pytest
 
-    found = cases(plugins, examples=examples, fast=fast)
+    found = cases(plugins, examples=examples, fast=fast, beside=beside)
     xfail = xfail or {}
     ids = [case.id for case in found]
     _known("xfail", xfail, ids)
