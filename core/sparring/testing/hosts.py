@@ -58,13 +58,14 @@ def _here(stack: tuple[Part, ...]) -> Callable[[Cohort, Any], Release]:
     """The same stack in this process."""
     *before, (rule, options) = stack
     assert isinstance(rule, AggregatorSpec)
-    moved = [(layer, config) for spec, config in before if isinstance(spec, DefenceSpec) for layer in spec.layers]
-    layers: list[Any] = [layer.build(config) for layer, config in moved]
+    moved = [(spec.name, layer, config) for spec, config in before if isinstance(spec, DefenceSpec) for layer in spec.layers]
+    layers: list[tuple[str, Any]] = [(name, layer.build(config)) for name, layer, config in moved]
     made = rule.build(options)
 
     def run(cohort: Cohort, ctx: Any) -> Release:
-        for layer in layers:
-            cohort = layer.defence_transform(cohort, ctx)
+        for name, layer in layers:
+            # each layer draws from its own stream, wherever it runs
+            cohort = layer.defence_transform(cohort, ctx.at(name, ctx.facts))
         return aggregate(made, cohort, ctx)
 
     return run
@@ -74,7 +75,7 @@ def _here(stack: tuple[Part, ...]) -> Callable[[Cohort, Any], Release]:
 def host_as_here(trial: Trial) -> None:
     """Law: a host that opens a stack of names and configurations releases what that stack releases in this process.
     Why: it changes who can read the rows, and nothing else.
-    If this fails: rebuild every layer with `registry.require(name, ...)` and its configuration, and send rows, ids and weights.
+    If this fails: rebuild each layer by `registry.require(name, ...)`, call it at `ctx.at(name, ...)`, send ids and weights too.
     """
     found = stacks(trial)
     if not found:
