@@ -75,7 +75,7 @@ def _here(stack: tuple[Part, ...]) -> Callable[[Cohort, Any], Release]:
 def host_as_here(trial: Trial) -> None:
     """Law: a host that opens a stack of names and configurations releases what that stack releases in this process.
     Why: it changes who can read the rows, and nothing else.
-    If this fails: rebuild each layer by `registry.require(name, ...)`, call it at `ctx.at(name, ...)`, send ids and weights too.
+    If this fails: rebuild each layer by `registry.require(name, ...)`, call it at `ctx.at(name, ...)`, send ids and weights.
     """
     found = stacks(trial)
     if not found:
