@@ -15,7 +15,7 @@ from sparring.context import Round, Setup
 from sparring.errors import ConfigError, EffectError
 from sparring.facts import Fact
 from sparring.fedavg import FederatedAveraging
-from sparring.fit import cast, device_of, fits, initial
+from sparring.fit import cast, device_of, fits, initial, settings
 from sparring.groups import HONEST, grouped, whom
 from sparring.keys import Key
 from sparring.layout import Layout, float_buffers
@@ -30,7 +30,6 @@ from sparring.sites import Site
 from sparring.specs import Layer
 from sparring.strategies import Strategy, Work
 from sparring.threat import skips
-from sparring.views import LocalSettings
 
 Transform = Callable[[Any, Any], Any]
 UNRECORDED = ("activation", "logits", "trace")
@@ -135,7 +134,7 @@ def build(resolved: Resolved, progress: Callable[[str, float], None]) -> Built:
     if buffers and federation.buffers == "local":
         row = torch.cat([b.reshape(-1) for b in float_buffers(initial_module)]).to(dtype)
         own = {i: row.clone().share_memory_() for i in clients}
-    work = Work(plan, layout, clients, plans, _settings(resolved), setup.key, device, dtype, own)
+    work = Work(plan, layout, clients, plans, settings(resolved.file.federation), setup.key, device, dtype, own)
     trainer, train = _trainer(resolved, manager, own)
     rule = _rule(resolved, manager)
     strategy, why = choose(resolved, work, setup)
@@ -262,12 +261,6 @@ def _model(resolved: Resolved, data: Data, layers: Sequence[Live], setup: Setup)
         if live.site is Site.MODEL:
             plan = _applied(live, plan, setup)
     return plan
-
-
-def _settings(resolved: Resolved) -> LocalSettings:
-    f = resolved.file.federation
-    o = f.optimiser
-    return LocalSettings(f.algorithm, o.lr, o.momentum, o.weight_decay, f.batch_size, f.local_epochs, f.local_steps)
 
 
 def _trainer(resolved: Resolved, manager: Manager, own: dict[int, Tensor] | None) -> tuple[Trainer, Transform]:

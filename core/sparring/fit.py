@@ -10,7 +10,9 @@ from torch import nn
 from sparring.context import Setup
 from sparring.errors import ConfigError, DataError
 from sparring.roles import Data
+from sparring.schema import Federation
 from sparring.signals import ModelPlan
+from sparring.views import LocalSettings
 
 
 def fits(module: nn.Module, data: Data, name: str, dtype: torch.dtype) -> None:
@@ -48,3 +50,9 @@ def device_of(wanted: str) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError("performance.device is cuda, but torch sees no CUDA device; use auto or cpu")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def settings(federation: Federation) -> LocalSettings:
+    """How each client trains in a round."""
+    f, o = federation, federation.optimiser
+    return LocalSettings(f.algorithm, o.lr, o.momentum, o.weight_decay, f.batch_size, f.local_epochs, f.local_steps)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sparring.checker import Report, Sight, Waiver, sight, walk
+from sparring.checker import Report, Sight, sight, walk
 from sparring.defaults import MEAN, averaging, check_engine
 from sparring.errors import CompositionError, ConfigError
 from sparring.explain import Known, explain
@@ -31,7 +31,7 @@ from sparring.specs import (
     Spec,
     TrainerSpec,
 )
-from sparring.threat import skips, start_facts
+from sparring.threat import skips, start_facts, waivers
 
 STACKED_KINDS = ("defences", "aggregators", "hosts")
 DEFAULT_RULE = "mean (default)"
@@ -149,7 +149,7 @@ def resolve(file: File, objects: Mapping[str, Spec[Any]] | None = None) -> Resol
     assert isinstance(dataset.spec, DatasetSpec)
     assert isinstance(model.spec, ModelSpec)
     sources = start_facts(file, dataset.spec.facts(dataset.config), model.spec.facts(model.config))
-    report = walk(steps, sources, _waivers(file, steps))
+    report = walk(steps, sources, waivers(file, steps))
     defences = tuple(c for c in stack if isinstance(c.spec, DefenceSpec))
     return Resolved(
         file=file,
@@ -250,16 +250,6 @@ def _unsorted(steps: Sequence[Step], given: Sequence[Step]) -> list[Step]:
         at = next((k for k, other in enumerate(placed) if other.site > step.site), len(placed))
         placed.insert(at, step)
     return placed
-
-
-def _waivers(file: File, steps: Sequence[Step]) -> list[Waiver]:
-    needs = {str(need): need for step in steps for clause in step.signature.clauses for need in clause}
-    waivers = []
-    for waiver in file.waive:
-        if waiver.need not in needs:
-            raise ConfigError(f"waive: no layer needs {waiver.need!r}; needs here: {', '.join(sorted(needs)) or 'none'}")
-        waivers.append(Waiver(needs[waiver.need], waiver.reason))
-    return waivers
 
 
 def _sight(report: Report, attack: Chosen) -> Sight:

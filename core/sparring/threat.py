@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from sparring.checker import Waiver
+from sparring.errors import ConfigError
 from sparring.facts import Controls, Fact, Hardware, Knows, PoissonSampled, Readable
 from sparring.schema import File, Rate
-from sparring.signature import Signature
+from sparring.signature import Signature, Step
 from sparring.sites import Site
 
 
@@ -41,3 +45,14 @@ def skips(control: str | None, site: Site, wire: bool) -> bool:
     if control is None or wire or not site.client_side:
         return False
     return site is Site.DATA or (control in ("training", "update") and site.local) or control == "update"
+
+
+def waivers(file: File, steps: Sequence[Step]) -> list[Waiver]:
+    """The needs that the file takes on trust; raises `ConfigError` for one that no layer has."""
+    needs = {str(need): need for step in steps for clause in step.signature.clauses for need in clause}
+    found = []
+    for waiver in file.waive:
+        if waiver.need not in needs:
+            raise ConfigError(f"waive: no layer needs {waiver.need!r}; needs here: {', '.join(sorted(needs)) or 'none'}")
+        found.append(Waiver(needs[waiver.need], waiver.reason))
+    return found

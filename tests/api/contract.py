@@ -1,17 +1,20 @@
 """The contract as data: what plugins import, with fields and arguments; and what of an older one a core has lost.
 
-``python -m tests.api.contract`` prints it: `contract.json` beside a new frozen copy.
+``python -m tests.api.contract FOLDER`` freezes a new distribution, once: it writes `contract.json` and `MANIFEST.json`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
+import hashlib
 import importlib
 import inspect
 import json
+import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 Parameters = Sequence[Sequence[Any]]
@@ -167,5 +170,20 @@ def printed() -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+def hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of each file of a frozen distribution, but for the manifest that holds them."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
+    kept = [path for path in files if path != folder / "MANIFEST.json"]
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in kept}
+
+
+def freeze(folder: Path) -> None:
+    """Write down the contract of today's core and the hashes of a new distribution; what is frozen is never overwritten."""
+    if (folder / "MANIFEST.json").exists():
+        raise SystemExit(f"{folder} is frozen already; write a new copy for a new API number")
+    (folder / "contract.json").write_text(printed())
+    (folder / "MANIFEST.json").write_text(json.dumps(hashes(folder), indent=1, sort_keys=True) + "\n")
+
+
 if __name__ == "__main__":
-    print(printed(), end="")
+    freeze(Path(sys.argv[1]))

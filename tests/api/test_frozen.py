@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import hashlib
 import importlib
 import json
 import math
@@ -27,7 +26,7 @@ from sparring.testing import cases
 from sparring.testing.cards import read_card, reproduce
 from sparring.testing.experiments import outcome
 from sparring.testing.kit import Inapplicable
-from tests.api.contract import contract, described, lost
+from tests.api.contract import contract, described, freeze, hashes, lost
 
 DATA = Path(__file__).parents[1] / "data"
 FOLDERS = sorted(DATA.glob("api*"))
@@ -80,10 +79,15 @@ def test_this_api_has_a_frozen_copy() -> None:
 @each_folder(FOLDERS)
 def test_nothing_frozen_has_changed(folder: Path) -> None:
     manifest = json.loads((folder / "MANIFEST.json").read_text())
-    files = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    found = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    found.pop("MANIFEST.json")
-    assert found == manifest, "frozen: write a new copy for a new API number, never edit this one"
+    assert hashes(folder) == manifest, "frozen: write a new copy for a new API number, never edit this one"
+
+
+def test_what_is_frozen_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "plugin.py").write_text("first")
+    freeze(tmp_path)
+    assert set(json.loads((tmp_path / "MANIFEST.json").read_text())) == {"plugin.py", "contract.json"}
+    with pytest.raises(SystemExit, match="frozen already"):
+        freeze(tmp_path)
 
 
 @each_folder(NOW)

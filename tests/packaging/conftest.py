@@ -62,6 +62,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def target(place: Path, wheels: Iterable[Path]) -> Path:
     """``place`` with these wheels, and nothing that they depend on."""
+    place.mkdir(exist_ok=True)
     ran(sys.executable, *PIP, "--no-deps", "--no-index", "--target", place, *wheels, cwd=place)
     return place
 
