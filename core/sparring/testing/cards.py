@@ -74,7 +74,7 @@ class Expected(Section):
 class CoreLine(Section):
     """A line without which the technique is none: the card must fail once it is replaced."""
 
-    module: str = Field(pattern=MODULE, max_length=200, description="module that holds it, such as sparring_dp.norm_clip")
+    module: str = Field(pattern=MODULE, max_length=200, description="module that holds it, such as sparring_mine.mine")
     line: str = Field(min_length=3, max_length=200, description="the line, without its indentation; it stands there once")
     instead: str = Field(
         "pass", min_length=1, max_length=200, description="what stands there instead, so that the code still runs"
