@@ -61,6 +61,16 @@ def test_another_kind_or_licence_and_a_folder_in_use_are_refused(tmp_path: Path)
     assert mine.read_text() == "mine"
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ConfigError, match=r"cannot write .*file.*: Not a directory; choose a folder"):
+        scaffold("model", "zig-zag", file / "within")
+    monkeypatch.setenv("HOME", str(file))
+    with pytest.raises(ConfigError, match=r"cannot write .*file.*: Not a directory; choose a folder, and a HOME"):
+        scaffold("model", "zig-zag", tmp_path / "made")
+
+
 @pytest.mark.parametrize("licence", LICENCES)
 def test_each_licence_is_written_and_named(tmp_path: Path, licence: str) -> None:
     made = scaffold("model", "zig-zag", tmp_path, author="Ada Lovelace", licence=licence)

@@ -47,12 +47,17 @@ def _render(made: Path, answers: dict[str, str]) -> None:
         from copier.errors import CopierError
     except ImportError:
         raise ConfigError("sparring new needs copier: pip install 'sparring[authors]'") from None
-    repository()
     try:
+        repository()
+        made.mkdir(parents=True, exist_ok=True)
         run_copy(HOME, made, data=answers, defaults=True, quiet=True, vcs_ref=f"v{__version__}")
     except (CopierError, ValueError) as error:
         shutil.rmtree(made, ignore_errors=True)
         raise ConfigError(f"name is {answers['name']!r}: {_reason(error)}") from error
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {error.filename}: {error.strerror}; choose a folder, and a HOME, that you may write"
+        ) from error
 
 
 def _reason(error: Exception) -> str:
