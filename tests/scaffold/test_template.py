@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from sparring import __version__
+from sparring.cli import app
 from sparring.errors import ConfigError
 from sparring.testing import scaffold as module
 from sparring.testing.scaffold import KINDS, LICENCES, repository, scaffold
@@ -67,7 +69,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     with pytest.raises(ConfigError, match=r"cannot write .*file.*: Not a directory; choose a folder"):
         scaffold("model", "zig-zag", file / "within")
     monkeypatch.setenv("HOME", str(file))
-    with pytest.raises(ConfigError, match=r"cannot write .*file.*: Not a directory; choose a folder, and a HOME"):
+    with pytest.raises(ConfigError, match=r"cannot write .*file.*: Not a directory; set HOME"):
         scaffold("model", "zig-zag", tmp_path / "made")
 
 
@@ -115,7 +117,8 @@ def test_copier_update_moves_a_project_to_a_new_api_number_and_keeps_what_its_au
             copy.write_text(file.read_text().replace("    api=1,\n", "    api=2,\n"))
     monkeypatch.setattr(module, "template", lambda: newer)
     monkeypatch.setattr(module, "__version__", "0.2.0")
-    repository()
+    refreshed = CliRunner().invoke(app, ["template"])
+    assert "holds the templates of v0.1.0, v0.2.0" in refreshed.output
     updated = subprocess.run(
         [sys.executable, "-m", "copier", "update", "--defaults", "--quiet"],
         cwd=made, env={**os.environ}, check=False, capture_output=True, text=True,

@@ -1,4 +1,4 @@
-"""The commands of plugin authors: new, check-plugin, reproduce. They join the CLI as any tool's do, through entry points."""
+"""The commands of plugin authors: new, template, check-plugin, reproduce. They join the CLI as any tool's do."""
 
 from __future__ import annotations
 
@@ -33,6 +33,14 @@ def new(
     typer.echo(f"made {made}\n\nnext:")
     for line in (f"pip install -e '{made}[dev]'", f"sparring check-plugin {name}", f"python -m pytest {made}"):
         typer.echo(f"  {line}")
+
+
+def template() -> None:
+    """Put this core's template of plugins where `copier update` looks for it, beside those of earlier cores."""
+    from sparring.testing.scaffold import HOME, repository, versions
+
+    repository()
+    typer.echo(f"{HOME} holds the templates of {', '.join(versions())}; in a plugin's folder: copier update")
 
 
 def check_plugin(

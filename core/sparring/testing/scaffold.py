@@ -1,7 +1,7 @@
 """The scaffold: a distribution with one technique, from a copier template that is kept as a local git repository.
 
 `copier update` compares the template at the version that made a project with a newer one, which takes a repository with a tag
-for each: every core that runs `sparring new` adds its own.
+for each: every core that runs `sparring new` or `sparring template` adds its own.
 """
 
 from __future__ import annotations
@@ -47,17 +47,15 @@ def _render(made: Path, answers: dict[str, str]) -> None:
         from copier.errors import CopierError
     except ImportError:
         raise ConfigError("sparring new needs copier: pip install 'sparring[authors]'") from None
+    repository()
     try:
-        repository()
         made.mkdir(parents=True, exist_ok=True)
         run_copy(HOME, made, data=answers, defaults=True, quiet=True, vcs_ref=f"v{__version__}")
     except (CopierError, ValueError) as error:
         shutil.rmtree(made, ignore_errors=True)
         raise ConfigError(f"name is {answers['name']!r}: {_reason(error)}") from error
     except OSError as error:
-        raise ConfigError(
-            f"cannot write {error.filename}: {error.strerror}; choose a folder, and a HOME, that you may write"
-        ) from error
+        raise ConfigError(f"cannot write {error.filename}: {error.strerror}; choose a folder that you may write") from error
 
 
 def _reason(error: Exception) -> str:
@@ -71,8 +69,18 @@ def template() -> Path:
 
 
 def repository() -> Path:
-    """The git repository of the template, with this core's template under the tag of its version."""
+    """The git repository of the template, with this core's template under the tag of its version. Raises `ConfigError`."""
     place = Path(HOME).expanduser()
+    try:
+        _fill(place)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {error.filename}: {error.strerror}; set HOME to a folder that you may write"
+        ) from error
+    return place
+
+
+def _fill(place: Path) -> None:
     if not (place / ".git").exists():
         place.mkdir(parents=True, exist_ok=True)
         _git("init", "--quiet", "--initial-branch=main", cwd=place, needed=True)
@@ -85,7 +93,11 @@ def repository() -> Path:
         # a fixed author and date: the same template has the same first commit on every machine
         _git("commit", "--quiet", "--allow-empty", "-m", f"plugin template of sparring {__version__}", cwd=place, needed=True)
         _git("tag", "--force", f"v{__version__}", cwd=place, needed=True)
-    return place
+
+
+def versions() -> list[str]:
+    """The versions of core whose templates the repository holds."""
+    return _git("tag", "--list", "--sort=version:refname", cwd=Path(HOME).expanduser(), needed=True).split()
 
 
 def _git(*command: str, cwd: Path | None = None, needed: bool = False) -> str:
