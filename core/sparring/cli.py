@@ -13,7 +13,7 @@ import typer.main
 
 from sparring.errors import PluginError
 from sparring.listing import print_rows, show_list
-from sparring.registry import TECHNIQUES, Broken, Entry, entries, find, load_command, require
+from sparring.registry import TECHNIQUES, Broken, entries, find, load_command, require
 
 if TYPE_CHECKING:
     from sparring.experiment import Experiment, Results
@@ -37,15 +37,15 @@ def _added(name: str) -> Any:
     """The command that a distribution adds; one that is broken says so when it is run, and stands in nobody's way."""
     try:
         found = load_command(find(name, ["commands"]))
-        reason = f"of {found.entry} cannot be loaded: {found.reason}" if isinstance(found, Broken) else None
+        reason = f"command '{name}' of {found.entry} cannot be loaded: {found.reason}" if isinstance(found, Broken) else ""
     except PluginError as error:
-        found, reason = Broken(Entry("commands", name, "", "", ""), str(error)), str(error)
+        found, reason = None, str(error)
 
     def broken() -> None:
-        raise PluginError(f"command '{name}' {reason}")
+        raise PluginError(reason)
 
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    if isinstance(found, Broken):
+    if found is None or isinstance(found, Broken):
         single.command(name, help=f"(broken: {reason})")(broken)
     else:
         single.command(name)(found)

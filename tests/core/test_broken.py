@@ -141,7 +141,9 @@ def test_help_lists_the_broken_commands_as_such_and_a_broken_one_ends_with_the_f
     assert "check-plugin" in printed
     assert "(broken:" in printed
     assert "install what it lacks" in sparring(site, tmp_path, "lost", status=2)
-    assert "uninstall one" in sparring(site, tmp_path, "twins", status=2)
+    twice = sparring(site, tmp_path, "twins", status=2)
+    assert twice.startswith("error: 'twins' is offered by ")
+    assert "uninstall one" in twice
 
 
 def test_hints_after_a_failure_come_from_what_loads(site: Path, tmp_path: Path) -> None:

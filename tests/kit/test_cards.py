@@ -10,7 +10,9 @@ import pytest
 
 import sparring.aggregate
 from sparring.errors import ConfigError
+from sparring.registry import Entry, load
 from sparring.schema import validated
+from sparring.specs import DefenceSpec
 from sparring.testing.cards import Card, Expected, read_card, reproduce, without_core
 from tests.kit.mutants_cards import distribution
 
@@ -98,3 +100,16 @@ def test_a_core_line_may_stand_in_core() -> None:
         assert changed.WeightedMean is not whole.WeightedMean
     assert sparring.aggregate is whole
     assert sys.modules["sparring.aggregate"] is whole
+
+
+def test_a_spec_that_was_loaded_without_its_core_line_is_not_remembered() -> None:
+    entry = Entry("defences", "norm-clip", "sparring_dp.plugin", "sparring-dp", "0")
+    summary = 'summary="Scales each client\'s update to an L2 norm of at most C.",'
+    core = {"module": "sparring_dp.plugin", "line": summary, "instead": 'summary="changed",'}
+    card: Card = validated(Card, {**GIVEN, "measure": "sparring_dp.cards:norm_clip", "core": [core]}, "card")
+    before = load(entry)
+    with without_core(card, card.core[0]):
+        changed = load(entry)
+    assert isinstance(changed, DefenceSpec)
+    assert changed.summary == "changed"
+    assert load(entry) == before

@@ -118,3 +118,13 @@ def test_cards_that_state_more_time_are_left_out(invoke: Invoke, installed: Call
     assert status == 0
     assert "left out  layer: its card states 1 s" in printed
     assert "0 of 0 cards hold" in printed
+
+
+def test_a_card_that_cannot_be_measured_here_is_counted_apart(invoke: Invoke, installed: Callable[[str], None]) -> None:
+    absent = "from sparring.testing import Inapplicable\n\n\ndef measure():\n    raise Inapplicable('no data at hand')\n"
+    installed(distribution(measure=absent))
+    for flags, what in (((), "cards hold"), (("--without-core",), "core lines make their card fall")):
+        status, printed = invoke("reproduce", "layer", *flags)
+        assert status == 0
+        assert "unseen    layer" in printed
+        assert printed.endswith(f"0 of 1 {what}; 1 cannot be measured here\n")

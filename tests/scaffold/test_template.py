@@ -73,6 +73,22 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
         scaffold("model", "zig-zag", tmp_path / "made")
 
 
+def test_the_repository_of_whoever_calls_it_from_a_hook_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    git(mine, "init", "--quiet")
+    git(mine, "commit", "--quiet", "--allow-empty", "-m", "mine")
+    before = git(mine, "rev-parse", "HEAD"), git(mine, "status", "--porcelain")
+    monkeypatch.setenv("GIT_DIR", str(mine / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(mine))
+    place = repository()
+    for name in ("GIT_DIR", "GIT_WORK_TREE"):
+        monkeypatch.delenv(name)
+    assert (git(mine, "rev-parse", "HEAD"), git(mine, "status", "--porcelain")) == before
+    assert git(mine, "tag") == ""
+    assert git(place, "tag").split() == [f"v{__version__}"]
+
+
 @pytest.mark.parametrize("licence", LICENCES)
 def test_each_licence_is_written_and_named(tmp_path: Path, licence: str) -> None:
     made = scaffold("model", "zig-zag", tmp_path, author="Ada Lovelace", licence=licence)

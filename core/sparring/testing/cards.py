@@ -19,6 +19,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, model_validator
 
+from sparring import registry
 from sparring.errors import ConfigError
 from sparring.schema import Section, validated
 
@@ -255,6 +256,7 @@ def without_core(card: Card, core: CoreLine) -> Iterator[None]:
     finder = _Finder(_Source(core.module, path, source))
     for name in held:
         del sys.modules[name]
+    registry.load.cache_clear()
     sys.meta_path.insert(0, finder)
     try:
         yield
@@ -263,5 +265,6 @@ def without_core(card: Card, core: CoreLine) -> Iterator[None]:
         for name in [name for name in sys.modules if ours(name)]:
             del sys.modules[name]
         sys.modules.update(held)
+        registry.load.cache_clear()
         if owner is not None and before is not None:
             setattr(owner, leaf, before)

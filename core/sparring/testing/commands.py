@@ -149,10 +149,10 @@ def reproduce(
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
-        typer.echo(
-            f"{len(report) - len(bad)} of {len(report)} "
-            + ("core lines make their card fall" if without_core else "cards hold")
-        )
+        held = sum(row["ok"] and row["measured"] for row in report)
+        unmeasured = sum(row["ok"] and not row["measured"] for row in report)
+        what = "core lines make their card fall" if without_core else "cards hold"
+        typer.echo(f"{held} of {len(report)} {what}" + (f"; {unmeasured} cannot be measured here" if unmeasured else ""))
     if bad:
         raise typer.Exit(1)
 
@@ -200,6 +200,7 @@ def _entry_row(
         "technique": entry.name,
         "distribution": str(entry),
         "ok": ok,
+        "measured": seconds is not None,
         "rows": list(rows),
         "seconds": seconds,
         "note": note,
@@ -208,7 +209,8 @@ def _entry_row(
 
 def _print(row: dict[str, Any]) -> None:
     seconds = f", {row['seconds']:g} s" if row["seconds"] is not None else ""
-    typer.echo(f"{'ok' if row['ok'] else 'OFF':8}  {row['technique']} ({row['distribution']}{seconds})")
+    state = "OFF" if not row["ok"] else "ok" if row["measured"] else "unseen"
+    typer.echo(f"{state:8}  {row['technique']} ({row['distribution']}{seconds})")
     for line in row["rows"]:
         got = "nothing" if line["got"] is None else f"{line['got']:.6g}"
         mark = " " if line["holds"] else "!"

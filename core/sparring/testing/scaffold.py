@@ -55,6 +55,7 @@ def _render(made: Path, answers: dict[str, str]) -> None:
         shutil.rmtree(made, ignore_errors=True)
         raise ConfigError(f"name is {answers['name']!r}: {_reason(error)}") from error
     except OSError as error:
+        shutil.rmtree(made, ignore_errors=True)
         raise ConfigError(f"cannot write {error.filename}: {error.strerror}; choose a folder that you may write") from error
 
 
@@ -106,10 +107,12 @@ def _git(*command: str, cwd: Path | None = None, needed: bool = False) -> str:
         for who in ("AUTHOR", "COMMITTER")
         for what, value in (("NAME", "sparring"), ("EMAIL", "sparring@localhost"), ("DATE", "2000-01-01T00:00:00Z"))
     }
+    # GIT_DIR and its like, which a hook of the author's own repository sets, would turn these commands on that repository
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     plain = ("-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false", "-c", "core.hooksPath=/dev/null")
     try:
         done = subprocess.run(
-            ["git", *plain, *command], cwd=cwd, env={**os.environ, **fixed}, capture_output=True, text=True, check=False
+            ["git", *plain, *command], cwd=cwd, env={**inherited, **fixed}, capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
         raise ConfigError("sparring new needs git, which keeps the template's versions; install it") from None
