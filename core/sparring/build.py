@@ -13,57 +13,23 @@ from sparring.aggregate import WeightedMean
 from sparring.choose import choose
 from sparring.context import Round, Setup
 from sparring.errors import ConfigError, EffectError
-from sparring.facts import Fact
 from sparring.fedavg import FederatedAveraging
 from sparring.fit import cast, device_of, fits, initial, settings
-from sparring.groups import HONEST, grouped, whom
+from sparring.groups import HONEST, grouped
 from sparring.keys import Key
+from sparring.lab import Lab
 from sparring.layout import Layout, float_buffers
-from sparring.local import LocalPlan
+from sparring.live import Live, LiveAttack, Transform, applied, live_attack, live_layers
 from sparring.manager import Manager, run_manager
+from sparring.objectives import Objective
 from sparring.partition import partition
-from sparring.resolve import Chosen, Resolved
-from sparring.roles import SITES, Accountant, Aggregator, Data, StreamingAggregator, Trainer
+from sparring.prepare import local_plans, prepared
+from sparring.resolve import Resolved
+from sparring.roles import Accountant, Aggregator, Data, Sizing, StreamingAggregator, Trainer
 from sparring.schema import Rate
 from sparring.signals import ClientData, Cohort, ModelPlan, Release
 from sparring.sites import Site
-from sparring.specs import Layer
 from sparring.strategies import Strategy, Work
-from sparring.threat import skips
-
-Transform = Callable[[Any, Any], Any]
-UNRECORDED = ("activation", "logits", "trace")
-"""Views that the contract describes and no recorder writes: an attack on one is refused before anything is trained."""
-
-
-@dataclass(frozen=True)
-class Live:
-    """A configured layer: where it acts, the callable, the facts that hold where it stands.
-
-    ``behind``: the facts that hold behind it, to be spot-checked; empty unless the experiment asks for that.
-    """
-
-    name: str
-    site: Site
-    layer: Layer[Any]
-    instance: Any
-    transform: Transform
-    facts: tuple[Fact, ...]
-    behind: tuple[Fact, ...] = ()
-
-
-@dataclass(frozen=True)
-class LiveAttack:
-    """A configured attack: its active layers, its reader, and the clients that it holds or watches."""
-
-    chosen: Chosen
-    active: tuple[Live, ...]
-    read: Transform | None
-    clients: tuple[int, ...]
-
-    @property
-    def label(self) -> str:
-        return self.chosen.label
 
 
 @dataclass(frozen=True)
@@ -89,6 +55,7 @@ class Built:
     strategy: Strategy
     why: str
     setup: Setup
+    objectives: Mapping[str, Objective]
 
     def at(self, *sites: Site) -> tuple[Live, ...]:
         """The defence layers at these sites, in stack order."""
@@ -99,6 +66,18 @@ class Built:
         """Clients that an active attack holds."""
         return frozenset(c for name, ids in self.groups.items() if name != HONEST for c in ids)
 
+    def groups_at(self, index: int) -> Mapping[str, tuple[int, ...]]:
+        """The groups of clients in round ``index``: those of an attack outside its window are honest."""
+        resting = {attack.label for attack in self.attacks if not attack.acts_in(index)} & set(self.groups)
+        if not resting:
+            return self.groups
+        honest = sorted(c for name in (HONEST, *resting) for c in self.groups[name])
+        return {HONEST: tuple(honest), **{n: ids for n, ids in self.groups.items() if n not in (HONEST, *resting)}}
+
+    def malicious(self, index: int) -> frozenset[int]:
+        """Clients that attack in round ``index``."""
+        return frozenset(c for name, ids in self.groups_at(index).items() if name != HONEST for c in ids)
+
 
 def build(resolved: Resolved, progress: Callable[[str, float], None]) -> Built:
     """Assemble a cell. Raises `ConfigError`, `DataError` and `PluginError` before anything is trained or written."""
@@ -106,7 +85,7 @@ def build(resolved: Resolved, progress: Callable[[str, float], None]) -> Built:
     file = resolved.file
     setup = Setup(Key(file.seed), progress=progress)
     manager = run_manager()
-    layers = _layers(resolved, manager)
+    layers = live_layers(resolved, manager)
     dtype = torch.float64 if file.federation.precision == "float64" else torch.float32
     device = device_of(file.performance.device)
     data = cast(resolved.dataset.build().load(setup.at("dataset")), dtype)
@@ -122,22 +101,28 @@ def build(resolved: Resolved, progress: Callable[[str, float], None]) -> Built:
     layout = Layout.of(module, plan.frozen, buffers=federation.buffers == "federated")
     split = partition(data.train, federation.clients, file.dataset.partition, setup.key)
     clients = ClientData({i: data.train.take(index) for i, index in split.items()}, data.shape)
-    attacks = tuple(_attack(chosen, resolved, manager, setup.key) for chosen in resolved.running)
+    attacks = tuple(live_attack(chosen, resolved, manager, setup.key) for chosen in resolved.running)
     groups = grouped(attacks, federation.clients)
     threat = file.threat_model.compromised
     control = threat.control if threat else None
-    clients = _poison_and_defend(clients, layers, attacks, groups, control, setup)
-    plans = _local_plans(layers, attacks, control, setup)
+    training = settings(federation)
+    lab = Lab(plan, layout, training, setup.key, device, dtype)
+    setup = replace(setup, public=data.public, lab=lab)
+    theirs = setup if "recipe" in resolved.knows else replace(setup, lab=None)
+    clients, clean = prepared(clients, layers, attacks, groups, control, setup, theirs)
+    plans = local_plans(layers, attacks, control, setup, theirs)
     if resolved.trainer is None and any(plan.exchange is not None for plan in plans.values()):
         raise ConfigError("a layer at local.exchange would never run: federated averaging exchanges nothing within a step")
     own = None
     if buffers and federation.buffers == "local":
         row = torch.cat([b.reshape(-1) for b in float_buffers(initial_module)]).to(dtype)
         own = {i: row.clone().share_memory_() for i in clients}
-    work = Work(plan, layout, clients, plans, settings(resolved.file.federation), setup.key, device, dtype, own)
+    work = Work(plan, layout, clients, plans, training, setup.key, device, dtype, own, clean)
     trainer, train = _trainer(resolved, manager, own)
-    rule = _rule(resolved, manager)
+    rule = _rule(resolved, manager, layers)
     strategy, why = choose(resolved, work, setup)
+    wanted = {a.label: a.targeted for a in attacks if a.targeted is not None}
+    objectives = {name: _objective(live, data, theirs) for name, live in wanted.items()}
     return Built(
         resolved=resolved,
         manager=manager,
@@ -158,100 +143,20 @@ def build(resolved: Resolved, progress: Callable[[str, float], None]) -> Built:
         strategy=strategy,
         why=why,
         setup=setup,
+        objectives=objectives,
     )
 
 
-def _live(name: str, layer: Layer[Any], owner: Chosen, manager: Manager, hook: str, facts: tuple[Fact, ...]) -> Live:
-    instance = layer.build(owner.config)
-    sites = SITES.get(getattr(instance, "signal", type(None)), ())
-    if layer.site not in sites:
-        raise ConfigError(
-            f"'{name}' of {owner.origin} declares {layer.site.label}, but its class acts at {[s.label for s in sites]}"
+def _objective(live: Live, data: Data, setup: Setup) -> Objective:
+    objective: Objective = live.instance.objective(data.test, setup.at(f"{live.name}/objective"))
+    m, shape = len(objective.wanted), tuple(objective.inputs.shape)
+    if not m or shape != (m, *data.shape.inputs) or (objective.index is not None and len(objective.index) != m):
+        raise EffectError(
+            f"'{live.name}' wants {m} labels for inputs of shape {shape}; there must be some, each {data.shape.inputs}"
         )
-    manager.admit(instance, name, owner.origin)
-    return Live(name, layer.site, layer, instance, manager.implementation(hook, name), facts)
-
-
-def _layers(resolved: Resolved, manager: Manager) -> tuple[Live, ...]:
-    by_name = {placed.name: placed for placed in resolved.layers}
-    found = []
-    for k, step in enumerate(resolved.report.steps):
-        if step.name in by_name:
-            placed = by_name[step.name]
-            facts, behind = (tuple(held.fact for held in resolved.report.trail[j].values()) for j in (k, k + 1))
-            live = _live(step.name, placed.layer, placed.owner, manager, "defence_transform", facts)
-            found.append(replace(live, behind=behind) if resolved.file.checked else live)
-    return tuple(found)
-
-
-def _attack(chosen: Chosen, resolved: Resolved, manager: Manager, key: Key) -> LiveAttack:
-    spec: Any = chosen.spec
-    active = []
-    for layer in spec.layers:
-        name = f"{chosen.label}/{layer.site.name.lower()}" if len(spec.layers) > 1 or spec.reader else chosen.label
-        active.append(_live(name, layer, chosen, manager, "attack_transform", ()))
-    read = None
-    if spec.reader is not None:
-        view = resolved.sights[chosen.label].view
-        if view in UNRECORDED:
-            raise ConfigError(f"'{chosen.label}' would read the {view} view, which nothing in this core records yet; drop it")
-        manager.admit(spec.reader.build(chosen.config), chosen.label, chosen.origin)
-        read = manager.implementation("attack_observe", chosen.label)
-    holds = any(live.site.client_side for live in active)
-    return LiveAttack(chosen, tuple(active), read, whom(chosen, resolved, holds, key))
-
-
-def _poison_and_defend(
-    clients: ClientData,
-    layers: Sequence[Live],
-    attacks: Sequence[LiveAttack],
-    groups: Mapping[str, tuple[int, ...]],
-    control: str | None,
-    setup: Setup,
-) -> ClientData:
-    for attack in attacks:
-        for live in attack.active:
-            if live.site is Site.DATA and groups[attack.label]:
-                own = _applied(live, clients.only(groups[attack.label]), setup)
-                clients = clients.merged(own.only(groups[attack.label]))
-    held = [c for name, ids in groups.items() if name != HONEST for c in ids]
-    for live in layers:
-        if live.site is Site.DATA:
-            untouched = clients.only(held if skips(control, live.site, live.layer.wire) else [])
-            clients = _applied(live, clients, setup).merged(untouched)
-    return clients
-
-
-def _applied(live: Live, signal: Any, setup: Setup) -> Any:
-    """What a layer that runs once makes of ``signal``; a layer that always acts must change it."""
-    after = live.transform(signal, setup.at(live.name, live.facts))
-    if type(after) is not type(signal):
-        raise EffectError(f"'{live.name}' returned {type(after).__name__}, it must return {type(signal).__name__}")
-    if live.layer.acts == "always" and _same(signal, after):
-        raise EffectError(f"'{live.name}' declares that it always acts, and changed nothing")
-    return after
-
-
-def _same(before: Any, after: Any) -> bool:
-    if not isinstance(before, ClientData):
-        return bool(before == after)
-    parts = [(before.clients[i], after.clients[i]) for i in before]
-    return all(a is b or (torch.equal(a.x, b.x) and torch.equal(a.y, b.y)) for a, b in parts)
-
-
-def _local_plans(
-    layers: Sequence[Live], attacks: Sequence[LiveAttack], control: str | None, setup: Setup
-) -> dict[str, LocalPlan]:
-    def folded(chain: Sequence[Live]) -> LocalPlan:
-        plan = LocalPlan()
-        for live in chain:
-            plan = _applied(live, plan, setup)
-        return plan
-
-    defences = [live for live in layers if live.site.local]
-    forced = [live for live in defences if not skips(control, live.site, live.layer.wire)]
-    own = {attack.label: [live for live in attack.active if live.site.local] for attack in attacks}
-    return {HONEST: folded(defences), **{label: folded([*forced, *chain]) for label, chain in own.items()}}
+    if not bool(objective.counted(data.test.y).any()):
+        raise EffectError(f"'{live.name}' wants of every input the label that it has; choose another target")
+    return objective
 
 
 def _model(resolved: Resolved, data: Data, layers: Sequence[Live], setup: Setup) -> ModelPlan:
@@ -259,7 +164,7 @@ def _model(resolved: Resolved, data: Data, layers: Sequence[Live], setup: Setup)
     plan = ModelPlan(lambda: model.module(data.shape), data.shape)
     for live in layers:
         if live.site is Site.MODEL:
-            plan = _applied(live, plan, setup)
+            plan = applied(live, plan, setup)
     return plan
 
 
@@ -275,13 +180,18 @@ def _trainer(resolved: Resolved, manager: Manager, own: dict[int, Tensor] | None
     return trainer, manager.implementation("client_update", "trainer")
 
 
-def _rule(resolved: Resolved, manager: Manager) -> Aggregator | StreamingAggregator[Any]:
+def _rule(resolved: Resolved, manager: Manager, layers: Sequence[Live]) -> Aggregator | StreamingAggregator[Any]:
     chosen = resolved.aggregator
     rule: Aggregator | StreamingAggregator[Any] = chosen.build() if chosen else WeightedMean()
     manager.admit(rule, "aggregator", chosen.origin if chosen else "sparring")
     federation = resolved.file.federation
-    if isinstance(rule, Aggregator) and not isinstance(federation.cohort, Rate):
-        rule.admit(federation.cohort or federation.clients)
+    if not isinstance(federation.cohort, Rate):
+        n = federation.cohort or federation.clients
+        for live in layers:
+            if live.site is Site.COHORT and isinstance(live.instance, Sizing):
+                n = live.instance.admit(n)
+        if isinstance(rule, Aggregator):
+            rule.admit(n)
     return rule
 
 

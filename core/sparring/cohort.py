@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparring.layout import Layout
+from sparring.verdicts import Verdict
 
 CHUNK = 1 << 16
 REFERENCES_AT_MOST = 2
@@ -51,7 +52,7 @@ class Cohort:
     """Rows ``mix @ base`` of shape [m, d], materialised only when ``rows`` is asked for.
 
     ``base``: [n, d]. ``mix``: [m, n] or None for the identity. ``weights``: [m] or None. ``ids``: the clients behind the rows,
-    None once rows are mixed.
+    None once rows are mixed. ``verdicts``: what analyses thought of the clients, in stack order.
     """
 
     base: Tensor
@@ -61,6 +62,7 @@ class Cohort:
     mix: Tensor | None = None
     sources: tuple[int, ...] = ()
     known_gram: Tensor | None = field(default=None, repr=False, compare=False)
+    verdicts: tuple[Verdict, ...] = ()
 
     def __len__(self) -> int:
         return int(self.base.shape[0] if self.mix is None else self.mix.shape[0])
@@ -97,6 +99,10 @@ class Cohort:
             else (coefficients.double() @ self.mix.double()).to(self.base.dtype)
         )
         return a @ self.base
+
+    def judged(self, verdict: Verdict) -> Cohort:
+        """The cohort with one more verdict."""
+        return replace(self, verdicts=(*self.verdicts, verdict))
 
     def mixed(self, mix: Tensor) -> Cohort:
         """The cohort of rows ``mix @ rows``; rows of ``mix`` [k, m] must sum to 1. No pass over the data."""

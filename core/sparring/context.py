@@ -17,8 +17,9 @@ from sparring.views import Message
 if TYPE_CHECKING:
     from sparring.claims import Event
     from sparring.facts import Fact
+    from sparring.lab import Lab
     from sparring.layout import Layout
-    from sparring.signals import Cohort, Release
+    from sparring.signals import Cohort, Examples, Release, Updates
 
 SERVER = "server"
 
@@ -77,8 +78,10 @@ class Round:
     """Where a layer stands: round ``index`` of ``rounds``, its own ``layer`` name, and what core grants it.
 
     ``parameters``: the state's row [d] at the start of the round. ``facts``: those that hold where the layer stands, with
-    their numbers. ``benign``: the honest rows [m, d], only where the threat model grants ``Knows(benign-updates)``.
-    ``aggregate``: the run's own rule, only with ``Knows(aggregator)``. ``secure``: cryptographic bytes.
+    their numbers. ``benign``: the honest rows [m, d], and ``honest``: the same with their clients and weights, only where the
+    threat model grants ``Knows(benign-updates)``. ``aggregate``: what the server would release of a cohort, by the run's own
+    COHORT layers and rule and without trace, only with ``Knows(aggregator)``. ``public``: the public data, where there are any.
+    ``lab``: training beside the run; attacks have it with ``Knows(recipe)``. ``secure``: cryptographic bytes.
     """
 
     index: int
@@ -95,10 +98,13 @@ class Round:
     emit: Callable[[Event, Sequence[int]], None] = lambda event, clients: None
     progress: Callable[[str, float], None] = lambda text, fraction: None
     secure: Callable[[int], bytes] = secrets.token_bytes
+    honest: Updates | None = None
+    public: Examples | None = None
+    lab: Lab | None = None
 
     def at(self, layer: str, facts: tuple[Fact, ...] = ()) -> Round:
         """The context of ``layer``."""
-        return replace(self, layer=layer, facts=facts)
+        return replace(self, layer=layer, facts=facts, lab=None if self.lab is None else self.lab.called(layer))
 
     def generator(self, client: int | None = None, device: torch.device | str = "cpu") -> torch.Generator:
         """The stream of this layer in this round, of one client where given."""
@@ -108,17 +114,23 @@ class Round:
 
 @dataclass(frozen=True)
 class Setup:
-    """The context of what runs once, before the first round: MODEL, DATA, LOCAL, and passive attacks afterwards."""
+    """The context of what runs once, before the first round: MODEL, DATA, LOCAL, and passive attacks afterwards.
+
+    ``public``: the public data, where there are any. ``lab``: training beside the run, from DATA on; attacks have it with
+    ``Knows(recipe)``.
+    """
 
     key: Key
     layer: str = ""
     facts: tuple[Fact, ...] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Callable[[str, float], None] = lambda text, fraction: None
+    public: Examples | None = None
+    lab: Lab | None = None
 
     def at(self, layer: str, facts: tuple[Fact, ...] = ()) -> Setup:
         """The context of ``layer``."""
-        return replace(self, layer=layer, facts=facts)
+        return replace(self, layer=layer, facts=facts, lab=None if self.lab is None else self.lab.called(layer))
 
     def generator(self, client: int | None = None, device: torch.device | str = "cpu") -> torch.Generator:
         """The stream of this layer, of one client where given."""

@@ -176,6 +176,11 @@ class Identified(Guarantee):
 
 
 @dataclass(frozen=True)
+class Judged(Guarantee):
+    """Each row comes with a verdict about the client that sent it: how suspect it is."""
+
+
+@dataclass(frozen=True)
 class Space(Guarantee):
     """What the numbers of a row are: reals, integers modulo ``modulus``, sealed integers, or logits."""
 

@@ -30,7 +30,7 @@ class FederatedAveraging(Trainer):
     @hookimpl
     def client_update(self, task: Task, ctx: Round) -> Updates:
         rows = task.strategy.train(task.broadcast, task.clients, task.group, ctx.index)
-        sizes = task.work.data.sizes(task.clients)
+        sizes = [len(task.work.examples(i, task.group)) for i in task.clients]
         weights = torch.tensor(sizes if self.weighted else [float(s > 0) for s in sizes], dtype=rows.dtype, device=rows.device)
         return Updates(rows, task.broadcast.layout, task.clients, weights)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sparring.errors import NumericalError
+from sparring.objectives import Objective
 from sparring.signals import Examples
 from sparring.views import Finding, Reconstruction, Scores
 
@@ -25,11 +26,29 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """An objective beside what the released model answers: to its inputs [m], and to the test examples [N] of true ``labels``.
+
+    ``tests``: the inputs of those. ``success``: the rate after each evaluated round. ``window``: the first and the last round
+    of the attack; None: all.
+    """
+
+    objective: Objective
+    answers: Tensor
+    predicted: Tensor
+    labels: Tensor
+    success: Sequence[tuple[int, float]]
+    tests: Tensor | None = None
+    window: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class Truth:
     """What a game knows and no attack sees.
 
     ``examples``: the private data behind each capture, keyed by (round, client). ``mean``: the mean training input.
     ``accuracy``: test accuracy after each evaluated round. ``majority``: the share of the largest test class. ``member``: [m].
+    ``wanted``: what the attack wants of the model, and what it got.
     """
 
     examples: Mapping[tuple[int, int | None], Examples] = field(default_factory=dict)
@@ -37,6 +56,7 @@ class Truth:
     accuracy: Sequence[float] = ()
     majority: float = 0.0
     member: Tensor | None = None
+    wanted: Wanted | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,10 @@ class Score:
     measures: Mapping[str, Measure]
     pairs: Sequence[tuple[Tensor, Tensor]] = ()
     mean: Tensor | None = None
+
+
+LASTING = 0.5
+"""Success below which a backdoor is taken for forgotten."""
 
 
 class Game(ABC):
@@ -164,8 +188,97 @@ class MembershipGame(Game):
         return Score("auc", measures)
 
 
+class BackdoorGame(Game):
+    """Attack success on inputs that are not of the wanted class already, clean accuracy, and durability.
+
+    Success has as its baseline how often the same test examples without the trigger get the wanted label; where the inputs
+    are unchanged or the attack's own, how often other examples, not of the wanted class, get it. Durability: evaluated rounds
+    after the window in which success stays at 50 % or more, of ``rounds_after_attack`` that were seen.
+    """
+
+    def score(self, finding: Finding | None, truth: Truth) -> Score:
+        del finding
+        w = _wanted(truth)
+        reached = w.objective.reached(w.answers, w.labels).double()
+        measures = {
+            "attack_success": Measure(float(reached.mean()), _untriggered(w), wilson(int(reached.sum()), len(reached))),
+            "clean_accuracy": Measure(truth.accuracy[-1], truth.majority),
+        }
+        if w.window is not None:
+            after = [rate for index, rate in w.success if index > w.window[1]]
+            lasting = next((k for k, rate in enumerate(after) if rate < LASTING), len(after))
+            measures["durability"] = Measure(lasting, 0)
+            measures["rounds_after_attack"] = Measure(len(after))
+        return Score("attack_success", measures)
+
+
+class SubgroupGame(Game):
+    """Accuracy on the test examples outside the objective less that on those in it; the majority class's is the baseline."""
+
+    def score(self, finding: Finding | None, truth: Truth) -> Score:
+        del finding
+        w = _wanted(truth)
+        if w.objective.index is None:
+            raise TypeError("a subgroup game needs an objective over test examples")
+        inside = torch.zeros(len(w.labels), dtype=torch.bool)
+        inside[w.objective.index] = True
+        right, voted = w.predicted == w.labels, w.labels == w.labels.mode().values
+        rates = {name: (_share(which, inside), _share(which, ~inside)) for name, which in (("model", right), ("vote", voted))}
+        (own, others), (own_vote, others_vote) = rates["model"], rates["vote"]
+        spread = 1.96 * math.sqrt(
+            sum(p * (1 - p) / max(int(n), 1) for p, n in ((own, inside.sum()), (others, (~inside).sum())))
+        )
+        gap = others - own
+        return Score(
+            "accuracy_gap",
+            {
+                "accuracy_gap": Measure(gap, others_vote - own_vote, (gap - spread, gap + spread)),
+                "group_accuracy": Measure(own, own_vote),
+                "others_accuracy": Measure(others, others_vote),
+                "clean_accuracy": Measure(truth.accuracy[-1], truth.majority),
+            },
+        )
+
+
+def _wanted(truth: Truth) -> Wanted:
+    if truth.wanted is None:
+        raise TypeError("this game scores an attack that says what it wants")
+    return truth.wanted
+
+
+def _share(which: Tensor, of: Tensor) -> float:
+    return float(which[of].double().mean()) if bool(of.any()) else math.nan
+
+
+def _untriggered(w: Wanted) -> float | None:
+    """How often examples get the wanted label without any trigger."""
+    counted, index = w.objective.counted(w.labels), w.objective.index
+    if index is not None and w.tests is not None and not torch.equal(w.tests[index], w.objective.inputs):
+        return float((w.predicted[index] == w.objective.wanted)[counted].double().mean())
+    others = torch.ones(len(w.labels), dtype=torch.bool)
+    if index is not None:
+        others[index] = False
+    rates = [
+        _share(w.predicted == label, others & (w.labels != label)) for label in w.objective.wanted[counted].unique().tolist()
+    ]
+    found = [rate for rate in rates if not math.isnan(rate)]
+    return sum(found) / len(found) if found else None
+
+
+def wilson(hits: int, trials: int) -> tuple[float, float] | None:
+    """A 95 % interval of a share (Wilson, 1927); None without trials."""
+    if not trials:
+        return None
+    z, p = 1.96, hits / trials
+    centre, scale = p + z * z / (2 * trials), 1 + z * z / trials
+    half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
+    return (centre - half) / scale, (centre + half) / scale
+
+
 GAMES: dict[str, type[Game]] = {
     "reconstruction": ReconstructionGame,
     "membership": MembershipGame,
     "poisoning": PoisoningGame,
+    "backdoor": BackdoorGame,
+    "subgroup": SubgroupGame,
 }

@@ -11,7 +11,7 @@ from sparring.errors import ConfigError
 from sparring.keys import Key
 
 if TYPE_CHECKING:
-    from sparring.build import LiveAttack
+    from sparring.live import LiveAttack
     from sparring.resolve import Chosen, Resolved
 
 HONEST = "honest"

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparring.errors import ConfigError
+
 if TYPE_CHECKING:
     from sparring.claims import Event
 
@@ -46,12 +48,19 @@ class Batch:
 
 @dataclass(frozen=True)
 class LocalContext:
-    """Where a step stands: client, round, step, and the client's generator for this layer (CPU)."""
+    """Where a step stands: client, round, step, and the client's generator for this layer (CPU).
+
+    ``start``: the parameter row [p] that was broadcast. ``previous``: the one of the round before, the same in the first round;
+    every participant can know both. ``lr``: the step size of the client's optimiser.
+    """
 
     client: Client
     round: int
     step: int
     generator: torch.Generator
+    start: Tensor | None = None
+    previous: Tensor | None = None
+    lr: float = 0.0
 
 
 Forward = Callable[[Tensor], Tensor]
@@ -59,6 +68,36 @@ LossFn = Callable[[Forward, Batch], Tensor]
 BatchFn = Callable[[Batch, LocalContext], Batch]
 StepFn = Callable[[Tensor, LocalContext], Tensor]
 PureLoss = Callable[[Params, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Functional:
+    """The forward pass of ``module`` with ``tensors`` in place of its own parameters and buffers."""
+
+    module: nn.Module
+    tensors: Mapping[str, Tensor]
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = torch.func.functional_call(self.module, dict(self.tensors), (inputs,))
+        return outputs
+
+
+def embed(forward: Forward, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The input [B, k] of the last linear layer, and the outputs [B, K]: one forward pass, for losses on representations.
+
+    ``forward``: a module, or what a loss is handed. Raises `ConfigError` where the model has no linear layer.
+    """
+    module = forward.module if isinstance(forward, Functional) else forward
+    layers = [m for m in module.modules() if isinstance(m, nn.Linear)] if isinstance(module, nn.Module) else []
+    if not layers:
+        raise ConfigError("representations are the input of a model's last linear layer; this model has none: choose another")
+    seen: list[Tensor] = []
+    handle = layers[-1].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    try:
+        outputs = forward(inputs)
+    finally:
+        handle.remove()
+    return seen[-1].flatten(1), outputs
 
 
 def cross_entropy(forward: Forward, batch: Batch) -> Tensor:

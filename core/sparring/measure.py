@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparring.build import Live
 from sparring.claims import Event
 from sparring.context import Round
 from sparring.errors import EffectError
+from sparring.live import Live
 from sparring.signals import Broadcast, Cohort, Updates
 from sparring.spotcheck import check_updates
+from sparring.verdicts import Detections
 
 SAMPLED_COLUMNS = 4096
 
@@ -32,10 +33,11 @@ class Cost:
 
 @dataclass
 class Books:
-    """What a run keeps count of: mechanism events per client, cost per layer, bytes, rejections."""
+    """What a run keeps count of: mechanism events per client, cost per layer, verdicts against the truth, bytes, rejections."""
 
     events: dict[int, dict[Event, int]] = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
+    detections: Detections = field(default_factory=Detections)
     up: int = 0
     down: int = 0
     aborted: int = 0

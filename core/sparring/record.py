@@ -13,13 +13,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from sparring.build import Built, LiveAttack
+from sparring.build import Built
 from sparring.errors import BudgetSpent, CheckpointError
-from sparring.facts import Knows
 from sparring.files import write_bytes
 from sparring.games import Truth
 from sparring.groups import HONEST
 from sparring.layout import Layout
+from sparring.live import LiveAttack
 from sparring.signals import Broadcast, Examples, Release, Responses, State, Updates
 from sparring.sites import Site
 from sparring.taps import Tap
@@ -30,11 +30,16 @@ POOL = 1000
 """Candidates of each kind, members and non-members, in a membership game."""
 
 
+def group_of(built: Built, client: int, round_: int) -> str:
+    """The group of a client in a round."""
+    return next(name for name, members in built.groups_at(round_).items() if client in members)
+
+
 def used(built: Built, client: int, round_: int) -> Tensor:
     """The indices of the examples that a client trained on in a round: its sampler's lots, drawn again."""
     work = built.work
-    group = next(name for name, members in built.groups.items() if client in members)
-    who = client_of(client, work.data.clients[client], work.settings)
+    group = group_of(built, client, round_)
+    who = client_of(client, work.examples(client, group), work.settings)
     lots = list(work.plans[group].sampler.batches(who, generator(work, round_, "sampler", client)))
     return torch.cat(lots).unique() if lots else torch.zeros(0, dtype=torch.long)
 
@@ -92,7 +97,7 @@ class Recorder:
         client = number if self.view == "update" else None
         behind = self.behind(round_, client)
         sent = self.planted.get((round_, client))
-        knows = any(isinstance(fact, Knows) and fact.what == "labels" for fact in self.built.resolved.sources)
+        knows = "labels" in self.built.resolved.knows
         return Capture(
             round=round_,
             client=client,
@@ -112,17 +117,15 @@ class Recorder:
         from sparring.round import sampled
 
         clients = [client] if client is not None else list(sampled(self.built, round_))
-        parts = [self.built.work.data.clients[c].take(used(self.built, c, round_)) for c in clients]
+        work = self.built.work
+        held = {c: work.examples(c, group_of(self.built, c, round_)) for c in clients}
+        parts = [examples.take(used(self.built, c, round_)) for c, examples in held.items()]
         return Examples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
 
 
 def settings(built: Built) -> LocalSettings | None:
     """How clients train, where the threat model grants it."""
-    return (
-        built.work.settings
-        if any(isinstance(f, Knows) and f.what == "local-settings" for f in built.resolved.sources)
-        else None
-    )
+    return built.work.settings if "local-settings" in built.resolved.knows else None
 
 
 def predictor(built: Built, state: State, user: str) -> Callable[[Tensor], Tensor]:

@@ -48,6 +48,10 @@ def _result(outcome: Outcome, label: str) -> str:
         return f"PSNR {main.value:.1f} dB{ssim} (mean image {main.baseline or 0:.1f} dB)"
     if score.headline == "accuracy_under_attack":
         return f"accuracy {main.value:.1%} (majority class {main.baseline or 0:.1%})"
+    if score.headline in ("attack_success", "accuracy_gap"):
+        clean = score.measures["clean_accuracy"].value
+        shown = {"attack_success": "success", "accuracy_gap": "accuracy gap"}[score.headline]
+        return f"{shown} {main.value:.1%} (without {main.baseline or 0:.1%}), clean accuracy {clean:.1%}"
     spread = f" [{main.interval[0]:.3f}, {main.interval[1]:.3f}]" if main.interval else ""
     return f"{score.headline} {main.value:.3f}{spread} (chance {main.baseline})"
 
@@ -94,6 +98,8 @@ def log_cell(resolved: Resolved, outcome: Outcome, run: Run) -> None:
             values[f"{label}/{name}"] = measure.value
             if measure.baseline is not None:
                 values[f"{label}/{name}_baseline"] = measure.baseline
+    for layer, found in outcome.detection.items():
+        values.update({f"detection/{layer}/{name}": value for name, value in found.items()})
     for name, cost in outcome.costs.items():
         values[f"cost/{name}/seconds"] = cost.seconds
     run.metrics(outcome.history[-1][0] if outcome.history else 0, values)

@@ -13,7 +13,7 @@ from sparring.checker import Report, Sight, sight, walk
 from sparring.defaults import MEAN, averaging, check_engine
 from sparring.errors import CompositionError, ConfigError
 from sparring.explain import Known, explain
-from sparring.facts import Fact, closed_fields
+from sparring.facts import Fact, Knows, closed_fields
 from sparring.registry import Entry, entries, load, require
 from sparring.schema import File, Named, validated
 from sparring.signature import Signature, Step
@@ -47,6 +47,7 @@ class Chosen:
     config: Config
     origin: str
     clients: Any = None
+    window: Any = None
 
     def build(self) -> Any:
         """The configured instance."""
@@ -57,7 +58,8 @@ class Chosen:
     def identity(self) -> dict[str, Any]:
         """What goes into the experiment's identity."""
         config = self.config.model_dump(mode="json")
-        return {"name": self.spec.name, "config": config, "origin": self.origin, "clients": self.clients}
+        beside = {} if self.window is None else {"window": self.window}
+        return {"name": self.spec.name, "config": config, "origin": self.origin, "clients": self.clients, **beside}
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,11 @@ class Resolved:
     def ok(self) -> bool:
         """Whether the stack type-checks."""
         return self.report.ok
+
+    @property
+    def knows(self) -> frozenset[str]:
+        """What the threat model grants adversaries to know."""
+        return frozenset(fact.what for fact in self.sources if isinstance(fact, Knows) and fact.what)
 
     @property
     def running(self) -> tuple[Chosen, ...]:
@@ -186,11 +193,11 @@ def _listed(items: Sequence[Any], kinds: Iterable[str], where: str) -> tuple[Cho
             raise ConfigError(f"{where}.{k} is {item!r}; each entry is one name with its options: `- name: {{option: value}}`")
         ((name, values),) = named.items()
         options = dict(values or {})
-        clients = options.pop("clients", None) if where == "attacks" else None
+        clients, window = (options.pop(key, None) if where == "attacks" else None for key in ("clients", "window"))
         spec, entry = require(name, kinds)
         same = sum(c.spec.name == name for c in chosen)
         label = f"{name}#{same + 1}" if same else name
-        chosen.append(Chosen(label, spec, validated(spec.config, options, f"{where}.{name}"), str(entry), clients))
+        chosen.append(Chosen(label, spec, validated(spec.config, options, f"{where}.{name}"), str(entry), clients, window))
     return tuple(chosen)
 
 

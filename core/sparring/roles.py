@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Union, get_ar
 from torch import Tensor, nn
 
 from sparring.hookspecs import hookimpl
+from sparring.mixins import Sizing as Sizing
+from sparring.mixins import Stateful as Stateful
+from sparring.mixins import Targeted as Targeted
 from sparring.signals import (
     Broadcast,
     ClientData,
@@ -86,18 +89,6 @@ def _signal(cls: type, role: type) -> type:
     if signal not in SITES:
         raise TypeError(f"{cls.__name__}: {signal!r} is no signal; one of {', '.join(t.__name__ for t in SITES)}")
     return signal  # type: ignore[no-any-return]
-
-
-class Stateful(ABC):
-    """Whatever changes over rounds. ``state`` holds tensors, numbers, strings and nested mappings of these."""
-
-    @abstractmethod
-    def state(self) -> Mapping[str, Any]:
-        """Everything that a fresh instance needs to continue; clients' state is keyed by ``str(id)``."""
-
-    @abstractmethod
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state``."""
 
 
 class Defence(ABC, Generic[S]):

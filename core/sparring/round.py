@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -14,13 +13,15 @@ from sparring.aggregate import BLOCK, fold
 from sparring.build import Built
 from sparring.context import Round, Wire
 from sparring.errors import EffectError, NumericalError, RoundAborted
-from sparring.facts import Knows
 from sparring.groups import HONEST
+from sparring.interference import accepted, attacked
 from sparring.measure import Books, Cost, measured
 from sparring.roles import StreamingAggregator, Task
 from sparring.schema import Rate
 from sparring.signals import Broadcast, Cohort, Release, State, Updates
 from sparring.sites import Site
+from sparring.train import client_of
+from sparring.verdicts import Verdict
 
 STREAMED = 4 * BLOCK
 
@@ -70,9 +71,12 @@ def play(built: Built, plan: Plan, state: State, index: int, books: Books, tap: 
             for live in built.at(Site.OPEN):
                 release = measured(live, release, ctx, books, lambda r: r.params[None])
             tap(index, broadcast, release)
+            if release.excluded:
+                left_out = {client: float(client in release.excluded) for client in ids}
+                books.detections.add([Verdict("aggregator", left_out, frozenset(release.excluded))], built.malicious(index))
             for live in built.at(Site.RELEASE):
                 release = measured(live, release, ctx, books, lambda r: r.params[None])
-            state = built.trainer.apply(state, _projected(release, state))
+            state = replace(built.trainer.apply(state, _projected(release, state)), previous=state.row)
             books.excluded += len(release.excluded)
     except RoundAborted:
         books.aborted += 1
@@ -111,15 +115,18 @@ def _context(built: Built, state: State, index: int, cohort: tuple[int, ...], bo
         cohort=cohort,
         emit=books.charge,
         progress=built.setup.progress,
+        public=built.setup.public,
+        lab=built.setup.lab,
     )
 
 
 def _broadcast(built: Built, state: State, ctx: Round, books: Books) -> Broadcast:
-    broadcast = Broadcast(state.plan, state.row, state.layout, state.extras)
+    broadcast = Broadcast(state.plan, state.row, state.layout, state.extras, previous=state.previous)
+    theirs = ctx if "recipe" in built.resolved.knows else replace(ctx, lab=None)
     for attack in built.attacks:
-        for live in attack.active:
+        for live in attack.active if attack.acts_in(ctx.index) else ():
             if live.site is Site.BROADCAST:
-                broadcast = measured(live, broadcast, ctx, books, lambda b: b.row[None])
+                broadcast = measured(live, broadcast, theirs, books, lambda b: b.row[None])
     for live in built.at(Site.BROADCAST):
         broadcast = measured(live, broadcast, ctx, books, lambda b: b.row[None])
     odd = [client for client, own in broadcast.overrides.items() if own.layout != broadcast.layout]
@@ -132,14 +139,14 @@ def _clients(built: Built, broadcast: Broadcast, ids: Sequence[int], ctx: Round,
     """The clients' half: train, defend the honest rows, attack the others, then what the wire format forces on all."""
     updates = _trained(built, broadcast, ids, ctx, books)
     held = built.resolved.file.threat_model.compromised
-    free = built.compromised if held is not None and held.control == "update" else frozenset[int]()
+    free = built.malicious(ctx.index) if held is not None and held.control == "update" else frozenset[int]()
     chain = built.at(Site.UPDATE)
     wire = next((k for k, live in enumerate(chain) if live.layer.wire), len(chain))
     honest = updates.select([i for i in updates.ids if i not in free]) if free else updates
     for live in chain[:wire]:
         honest = measured(live, honest, ctx, books, lambda u: u.params)
         _finite(honest, live.name)
-    updates = _joined([honest, *_attacked(built, updates, honest, free, ctx, books)], updates.ids) if free else honest
+    updates = _joined([honest, *attacked(built, updates, honest, free, ctx, books)], updates.ids) if free else honest
     for live in chain[wire:]:
         if live.layer.wire or not free:
             updates = measured(live, updates, ctx, books, lambda u: u.params)
@@ -155,8 +162,9 @@ def _clients(built: Built, broadcast: Broadcast, ids: Sequence[int], ctx: Round,
 
 def _trained(built: Built, broadcast: Broadcast, ids: Sequence[int], ctx: Round, books: Books) -> Updates:
     parts, facts = [], built.resolved.facts_before(Site.TRAINER)
-    for group, members in built.groups.items():
-        own = tuple(i for i in ids if i in members) if len(built.groups) > 1 else tuple(ids)
+    groups = built.groups_at(ctx.index)
+    for group, members in groups.items():
+        own = tuple(i for i in ids if i in members) if len(groups) > 1 else tuple(ids)
         if not own and group != HONEST:
             continue
         begun = time.perf_counter()
@@ -166,50 +174,14 @@ def _trained(built: Built, broadcast: Broadcast, ids: Sequence[int], ctx: Round,
         if group == HONEST:
             _finite(updates, "local training")
         else:
-            updates = _accepted(updates, books)
+            updates = accepted(updates, books)
         rule = built.work.plans[group].gradient
         for client in own:
-            event = rule.event(_client(built, client))
+            event = rule.event(client_of(client, built.work.examples(client, group), built.work.settings))
             if event is not None:
                 books.charge(event, [client])
         parts.append(updates)
     return _joined(parts, tuple(ids)) if len(parts) > 1 else parts[0]
-
-
-def _client(built: Built, client: int) -> Any:
-    from sparring.train import client_of
-
-    return client_of(client, built.work.data.clients[client], built.work.settings)
-
-
-def _attacked(
-    built: Built, updates: Updates, honest: Updates, free: frozenset[int], ctx: Round, books: Books
-) -> Iterable[Updates]:
-    granted = {fact.what for fact in built.resolved.sources if isinstance(fact, Knows)}
-    rule = ctx.at("aggregator", built.resolved.facts_before(Site.AGGREGATE))
-    for attack in built.attacks:
-        ids = [i for i in updates.ids if i in free and i in built.groups.get(attack.label, ())]
-        if not ids:
-            continue
-        own = updates.select(ids)
-        grants = replace(
-            ctx,
-            benign=honest.rows if "benign-updates" in granted else None,
-            aggregate=(lambda cohort: built.aggregate(cohort, rule)) if "aggregator" in granted else None,
-        )
-        for live in attack.active:
-            if live.site is Site.UPDATE:
-                own = measured(live, own, grants, books, lambda u: u.params)
-        yield _accepted(own, books)
-
-
-def _accepted(updates: Updates, books: Books) -> Updates:
-    """What the server takes from compromised clients: rows of numbers; the others are counted."""
-    finite = torch.isfinite(updates.rows).all(dim=1)
-    if bool(finite.all()):
-        return updates
-    books.rejected += int((~finite).sum())
-    return updates.select([i for i, good in zip(updates.ids, finite.tolist(), strict=True) if good])
 
 
 def _joined(parts: Sequence[Updates], order: Sequence[int]) -> Updates:
@@ -235,6 +207,7 @@ def _server(built: Built, updates: Updates, ctx: Round, books: Books) -> Release
     else:
         for live in built.at(Site.COHORT):
             cohort = measured(live, cohort, ctx, books, None)
+        books.detections.add(cohort.verdicts, built.malicious(ctx.index))
         release = built.aggregate(cohort, ctx.at("aggregator", built.resolved.facts_before(Site.AGGREGATE)))
     cost = books.costs.setdefault("aggregation", Cost())
     cost.seconds, cost.rounds, cost.acted = cost.seconds + time.perf_counter() - begun, cost.rounds + 1, cost.acted + 1

@@ -6,30 +6,30 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from sparring import checkpoint
+from sparring import checkpoint, saving
 from sparring.build import Built
-from sparring.claims import Event, GaussianEvent, LaplaceEvent
+from sparring.claims import Event
 from sparring.errors import EffectError, NumericalError
-from sparring.games import GAMES, Score
+from sparring.games import GAMES, Score, Wanted
 from sparring.groups import HONEST
+from sparring.live import LiveAttack
 from sparring.measure import Books, Cost
+from sparring.objectives import Objective
 from sparring.protection import claims
 from sparring.record import Recorder, truth_of, view_of
-from sparring.roles import Stateful
 from sparring.round import plan_rounds, play
 from sparring.signals import Broadcast, Examples, Release, State, Updates
 from sparring.specs import AttackSpec
 from sparring.views import Reconstruction
 
-EVENTS: dict[str, type[Event]] = {"GaussianEvent": GaussianEvent, "LaplaceEvent": LaplaceEvent}
 EVALUATED_AT_ONCE = 1000
 HASHED_AT_MOST = 1000
 SMALL = 1 << 20
@@ -50,6 +50,8 @@ class Outcome:
     name: str
     accuracy: float | None = None
     history: list[tuple[int, float, float]] = field(default_factory=list)
+    success: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    detection: dict[str, dict[str, float]] = field(default_factory=dict)
     sights: dict[str, str] = field(default_factory=dict)
     scores: dict[str, Score] = field(default_factory=dict)
     epsilon: dict[str, float] = field(default_factory=dict)
@@ -77,6 +79,13 @@ def accuracy(module: nn.Module, test: Examples) -> tuple[float, float]:
     return right / max(test.y.numel(), 1), loss / max(test.y.numel(), 1)
 
 
+@torch.no_grad()
+def predictions(module: nn.Module, inputs: Tensor) -> Tensor:
+    """The predicted label [m] of each input [m, ...], on the CPU."""
+    device = next((p.device for p in module.parameters()), inputs.device)
+    return torch.cat([module(x.to(device)).argmax(1).cpu() for x in inputs.split(EVALUATED_AT_ONCE)])
+
+
 def run_cell(built: Built, name: str, folder: Path, log: Log, resume: bool) -> Outcome:
     """Run a cell to its end, checkpointing after each round; with ``resume``, go on behind the last checkpoint.
 
@@ -92,8 +101,9 @@ def run_cell(built: Built, name: str, folder: Path, log: Log, resume: bool) -> O
     saved = checkpoint.load(folder / "checkpoint", identity) if resume else None
     if saved is not None:
         done, tree = saved
-        state, books = _restore(built, state, tree)
+        state, books = saving.restore(built, state, tree)
         outcome.history = [(int(r), float(a), float(loss)) for r, a, loss in tree["history"]]
+        outcome.success = {name: [(int(r), float(a)) for r, a in own] for name, own in tree["success"].items()}
         spent = float(tree["seconds"])
     recorders = _recorders(built, folder, fresh=saved is None)
 
@@ -115,10 +125,19 @@ def run_cell(built: Built, name: str, folder: Path, log: Log, resume: bool) -> O
             if (index + 1) % built.resolved.file.federation.evaluate_every == 0 or index + 1 == rounds:
                 score, loss = evaluate(built, state)
                 outcome.history.append((index, score, loss))
-                log.metrics(index, {"accuracy": score, "loss": loss, "bytes_up": books.up, "bytes_down": books.down})
+                values = {"accuracy": score, "loss": loss, "bytes_up": books.up, "bytes_down": books.down}
+                for label, objective in built.objectives.items():
+                    reached = success(built, state, objective)
+                    outcome.success.setdefault(label, []).append((index, reached))
+                    values[f"{label}/success"] = reached
+                log.metrics(index, values)
             seconds = spent + time.perf_counter() - begun
-            tree = _tree(built, state, books, outcome, seconds)
-            checkpoint.save(folder / "checkpoint", identity, index + 1, tree)
+            kept = {
+                "history": [list(entry) for entry in outcome.history],
+                "success": _plain(outcome.success),
+                "seconds": seconds,
+            }
+            checkpoint.save(folder / "checkpoint", identity, index + 1, saving.tree(built, state, books, kept))
             built.setup.progress(f"{name}: round {index + 1}/{rounds}", (index + 1) / rounds)
     finally:
         built.strategy.close()
@@ -159,6 +178,16 @@ def evaluate(built: Built, state: State) -> tuple[float, float]:
     return sum(a for a, _ in found) / len(found), sum(loss for _, loss in found) / len(found)
 
 
+def success(built: Built, state: State, objective: Objective) -> float:
+    """The share of the inputs that count to which the released model gives the label that an attack wants."""
+    answers = predictions(built.trainer.model(state), objective.inputs)
+    return float(objective.reached(answers, built.data.test.y).double().mean())
+
+
+def _plain(success: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str, list[list[float]]]:
+    return {name: [list(entry) for entry in own] for name, own in success.items()}
+
+
 def _recorders(built: Built, folder: Path, fresh: bool) -> list[Recorder]:
     recorders = []
     for attack in built.attacks:
@@ -174,49 +203,13 @@ def _recorders(built: Built, folder: Path, fresh: bool) -> list[Recorder]:
     return recorders
 
 
-def _stateful(built: Built) -> dict[str, Stateful]:
-    owned: dict[str, Any] = {live.name: live.instance for live in built.layers}
-    owned.update({live.name: live.instance for attack in built.attacks for live in attack.active})
-    owned.update({"trainer": built.trainer, "aggregator": built.rule})
-    return {name: instance for name, instance in owned.items() if isinstance(instance, Stateful)}
-
-
-def _tree(built: Built, state: State, books: Books, outcome: Outcome, seconds: float) -> dict[str, Any]:
-    counts = {key: value for key, value in vars(books).items() if isinstance(value, int)}
-    return {
-        "row": state.row,
-        "extras": dict(state.extras),
-        "plugins": {name: dict(instance.state()) for name, instance in _stateful(built).items()},
-        "buffers": {str(i): row for i, row in (built.work.buffers or {}).items()},
-        "events": [
-            [client, type(event).__name__, asdict(event), count]
-            for client, own in books.events.items()
-            for event, count in own.items()
-        ],
-        "costs": {name: asdict(cost) for name, cost in books.costs.items()},
-        "counts": counts,
-        "history": [list(entry) for entry in outcome.history],
-        "seconds": seconds,
-    }
-
-
-def _restore(built: Built, state: State, tree: dict[str, Any]) -> tuple[State, Books]:
-    for name, instance in _stateful(built).items():
-        instance.restore(tree["plugins"][name])
-    for client, row in (built.work.buffers or {}).items():
-        row.copy_(tree["buffers"][str(client)])
-    books = Books(**tree["counts"], costs={name: Cost(**cost) for name, cost in tree["costs"].items()})
-    for client, kind, fields, count in tree["events"]:
-        books.events.setdefault(client, {})[EVENTS[kind](**fields)] = count
-    return State(state.plan, tree["row"], state.layout, tree["extras"]), books
-
-
 def _conclude(built: Built, state: State, books: Books, outcome: Outcome) -> None:
     outcome.accuracy = outcome.history[-1][1] if outcome.history else evaluate(built, state)[0]
     outcome.up, outcome.down, outcome.costs = books.up, books.down, books.costs
     outcome.sights = {label: str(seen) for label, seen in built.resolved.sights.items()}
     lines = claims(built.resolved.report)
     outcome.claims = [str(line) for line in lines]
+    outcome.detection = {layer: found.measures() for layer, found in books.detections.by_layer.items()}
     if books.aborted:
         outcome.notes.append(f"{books.aborted} rounds aborted: too few clients were left; the state stayed as it was")
     if books.rejected:
@@ -265,7 +258,16 @@ def _attacks(built: Built, state: State, recorders: list[Recorder], outcome: Out
             if finding is None or (isinstance(finding, Reconstruction) and not finding.inputs):
                 outcome.notes.append(f"attack '{attack.label}' found nothing")
                 continue
-        outcome.scores[attack.label] = GAMES[spec.game]().score(finding, truth_of(built, recorder, history))
+        truth = truth_of(built, recorder, history)
+        if attack.label in built.objectives:
+            truth = replace(truth, wanted=_wanted(built, state, attack, outcome))
+        outcome.scores[attack.label] = GAMES[spec.game]().score(finding, truth)
+
+
+def _wanted(built: Built, state: State, attack: LiveAttack, outcome: Outcome) -> Wanted:
+    objective, test, module = built.objectives[attack.label], built.data.test, built.trainer.model(state)
+    answers, predicted = (predictions(module, x) for x in (objective.inputs, test.x))
+    return Wanted(objective, answers, predicted, test.y, outcome.success[attack.label], test.x, attack.window)
 
 
 def strict(outcome: Outcome) -> None:

@@ -179,7 +179,9 @@ class File(Section):
     model: Named = Field(description="the model")
     federation: Federation = Field(default_factory=Federation, description="the federation")
     threat_model: ThreatModel = Field(default_factory=ThreatModel, description="what the adversary is granted")
-    attacks: tuple[Entry, ...] = Field((), description="attacks, each {name: options}; `clients` says whom")
+    attacks: tuple[Entry, ...] = Field(
+        (), description="attacks, each {name: options}; `clients` says whom, `window: [first, last]` in which rounds they act"
+    )
     defences: tuple[Entry, ...] = Field((), description="the stack from the client to the release, each {name: options}")
     privacy: Privacy = Field(default_factory=Privacy, description="how epsilon is computed")
     waive: tuple[WaiverSection, ...] = Field((), description="needs taken on trust")

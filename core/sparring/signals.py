@@ -86,7 +86,10 @@ class ClientData:
 
 @dataclass(frozen=True)
 class Broadcast:
-    """What the server sends down: the plan, the state as a row, and overrides per client (row, or plan and row)."""
+    """What the server sends down: the plan, the state as a row, and overrides per client (row, or plan and row).
+
+    ``previous``: the row of the round before, where there was one; it is not sent again.
+    """
 
     plan: ModelPlan
     row: Tensor
@@ -94,6 +97,7 @@ class Broadcast:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     overrides: Mapping[int, Broadcast] = field(default_factory=dict)
     refused: frozenset[int] = frozenset()
+    previous: Tensor | None = None
 
     def to(self, client: int) -> Broadcast:
         """What ``client`` receives."""
@@ -163,12 +167,16 @@ class Responses:
 
 @dataclass(frozen=True)
 class State:
-    """What the server keeps between rounds: the model's row, and the trainer's own tensors such as momentum."""
+    """What the server keeps between rounds: the model's row, and the trainer's own tensors such as momentum.
+
+    ``previous``: the row that the last round started from.
+    """
 
     plan: ModelPlan
     row: Tensor
     layout: Layout
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    previous: Tensor | None = None
 
     @cached_property
     def module(self) -> nn.Module:

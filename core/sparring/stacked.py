@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from sparring.groups import HONEST
 from sparring.local import Batch, Client, LocalContext, LocalPlan
 from sparring.signals import Broadcast, ModelPlan
 from sparring.strategies import Strategy, Work
-from sparring.train import client_of, generator, pure_loss
+from sparring.train import client_of, ends_of, generator, pure_loss
 
 CHUNK = 128
 """Clients that are stacked at once: bounds the memory of their activations."""
@@ -38,11 +40,12 @@ class Stacked(Strategy):
         self.work = work
         self.module: nn.Module | None = None
         self.plan = work.plan
-        ids = sorted(work.data)
-        sizes = work.data.sizes(ids)
-        self.offset = dict(zip(ids, torch.tensor([0, *sizes]).cumsum(0).tolist(), strict=False))
-        self.x = torch.cat([work.data.clients[i].x for i in ids]).to(work.device)
-        self.y = torch.cat([work.data.clients[i].y for i in ids]).to(work.device)
+        held = {(i, False): work.data.clients[i] for i in sorted(work.data)}
+        held |= {} if work.clean is None else {(i, True): work.clean.clients[i] for i in sorted(work.clean)}
+        sizes = [len(examples) for examples in held.values()]
+        self.offset = dict(zip(held, torch.tensor([0, *sizes]).cumsum(0).tolist(), strict=False))
+        self.x = torch.cat([examples.x for examples in held.values()]).to(work.device)
+        self.y = torch.cat([examples.y for examples in held.values()]).to(work.device)
 
     def train(self, broadcast: Broadcast, clients: Sequence[int], group: str, round_: int) -> Tensor:
         rows = broadcast.row.new_zeros(len(clients), broadcast.layout.size)
@@ -65,8 +68,9 @@ class Stacked(Strategy):
         assert self.module is not None
         work, settings, layout = self.work, self.work.settings, broadcast.layout
         plan, p = work.plans[group], layout.parameters
-        clients = [client_of(i, work.data.clients[i], settings) for i in ids]
+        clients = [client_of(i, work.examples(i, group), settings) for i in ids]
         start = torch.stack([broadcast.to(i).row for i in ids])
+        ends = {i: ends_of(broadcast.to(i)) for i in ids} if plan.batch or plan.step else {}
         theta = start[:, :p].clone()
         sgd = settings.algorithm == "fedsgd"
         lr, momentum, decay = (1.0, 0.0, 0.0) if sgd else (settings.lr, settings.momentum, settings.weight_decay)
@@ -74,7 +78,8 @@ class Stacked(Strategy):
         numbers = [plan.gradient.numbers(client) for client in clients]
         stacked = {name: torch.tensor([n[name] for n in numbers], dtype=work.dtype, device=work.device) for name in numbers[0]}
         noise = [generator(work, round_, plan.gradient_owner, i) for i in ids]
-        batches = _Batches(self, plan, clients, round_)
+        clean = {i: group == HONEST and (i, True) in self.offset for i in ids}
+        batches = _Batches(self, plan, clients, round_, [self.offset[i, clean[i]] for i in ids], Ends(ends, lr))
         rest = {k: v[0] for k, v in layout.split(start[:1, :]).items() if k not in layout.split(start[0], "parameter")}
         loss = pure_loss(self.module, plan)
 
@@ -110,12 +115,23 @@ class Stacked(Strategy):
         return out
 
 
-class _Batches:
-    """The lots of a group of clients, step by step, padded to one size."""
+@dataclass(frozen=True)
+class Ends:
+    """What every step of a round is told beside its batch: where each client started, and its step size."""
 
-    def __init__(self, strategy: Stacked, plan: LocalPlan, clients: Sequence[Client], round_: int) -> None:
+    rows: Mapping[int, tuple[Tensor, Tensor]]
+    lr: float
+
+
+class _Batches:
+    """The lots of a group of clients, step by step, padded to one size; ``offsets``: where each client's examples begin."""
+
+    def __init__(
+        self, strategy: Stacked, plan: LocalPlan, clients: Sequence[Client], round_: int, offsets: Sequence[int], ends: Ends
+    ) -> None:
         work = strategy.work
         self.strategy, self.plan, self.clients, self.round = strategy, plan, clients, round_
+        self.offsets, self.ends = offsets, ends
         self.lots = [list(plan.sampler.batches(c, generator(work, round_, "sampler", c.id))) for c in clients]
         self.streams = {
             (name, c.id): generator(work, round_, name, c.id) for name, _ in (*plan.batch, *plan.step) for c in clients
@@ -128,8 +144,8 @@ class _Batches:
         width = max(1, *(len(lot) for lot in lots))
         mask = torch.zeros(len(lots), width, dtype=self.strategy.work.dtype)
         index = torch.zeros(len(lots), width, dtype=torch.long)
-        for k, (lot, client) in enumerate(zip(lots, self.clients, strict=True)):
-            index[k, : len(lot)] = lot + self.strategy.offset[client.id]
+        for k, (lot, offset) in enumerate(zip(lots, self.offsets, strict=True)):
+            index[k, : len(lot)] = lot + offset
             mask[k, : len(lot)] = 1
         device = self.strategy.work.device
         flat = index.view(-1).to(device)
@@ -146,7 +162,7 @@ class _Batches:
             if step < client.steps:
                 made[k] = Batch(x[k, : sizes[k]], y[k, : sizes[k]])
                 for name, change in self.plan.batch:
-                    made[k] = change(made[k], LocalContext(client, self.round, step, self.streams[name, client.id]))
+                    made[k] = change(made[k], self._context(name, client, step))
         width = max(1, *(len(batch.x) for batch in made.values()))
         first = next(iter(made.values()))
         x = first.x.new_zeros(len(sizes), width, *first.x.shape[1:])
@@ -164,6 +180,10 @@ class _Batches:
         rows = []
         for row, client in zip(theta, self.clients, strict=True):
             for name, change in self.plan.step if step < client.steps else ():
-                row = change(row, LocalContext(client, self.round, step, self.streams[name, client.id]))
+                row = change(row, self._context(name, client, step))
             rows.append(row)
         return torch.stack(rows)
+
+    def _context(self, name: str, client: Client, step: int) -> LocalContext:
+        start, previous = self.ends.rows[client.id]
+        return LocalContext(client, self.round, step, self.streams[name, client.id], start, previous, self.ends.lr)

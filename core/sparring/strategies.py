@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sparring.groups import HONEST
+
 if TYPE_CHECKING:
     from sparring.keys import Key
     from sparring.layout import Layout
     from sparring.local import LocalPlan
-    from sparring.signals import Broadcast, ClientData, ModelPlan
+    from sparring.signals import Broadcast, ClientData, Examples, ModelPlan
     from sparring.views import LocalSettings
 
 
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 class Work:
     """What stays the same over a run's rounds: model, data, settings, and one local plan for each group of clients.
 
-    ``buffers``: where BatchNorm statistics stay with the clients, each client's own, in shared memory.
+    ``buffers``: where BatchNorm statistics stay with the clients, each client's own, in shared memory. ``clean``: what clients
+    whose data an attack changed train on in rounds outside its window, in which they belong to the honest group.
     """
 
     plan: ModelPlan
@@ -34,6 +37,13 @@ class Work:
     device: torch.device
     dtype: torch.dtype = torch.float32
     buffers: Mapping[int, Tensor] | None = None
+    clean: ClientData | None = None
+
+    def examples(self, client: int, group: str) -> Examples:
+        """What a client trains on as a member of ``group``."""
+        if self.clean is not None and group == HONEST and client in self.clean.clients:
+            return self.clean.clients[client]
+        return self.data.clients[client]
 
 
 class Strategy(ABC):

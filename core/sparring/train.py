@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from sparring.groups import HONEST
 from sparring.layout import Layout, Segment, float_buffers, load_buffers
-from sparring.local import Batch, Client, LocalContext, LocalPlan, PureLoss
+from sparring.local import Batch, Client, Functional, LocalContext, LocalPlan, PureLoss
 from sparring.signals import Broadcast, Examples, ModelPlan
 from sparring.strategies import Strategy, Work
 from sparring.views import LocalSettings
@@ -35,13 +35,20 @@ def generator(work: Work, round_: int, layer: str, client: int) -> torch.Generat
     return work.key.child("round", round_, "layer", layer, "client", client).generator()
 
 
+def ends_of(broadcast: Broadcast) -> tuple[Tensor, Tensor]:
+    """The parameter rows [p] of a broadcast and of the one before (the same in the first round): what a step is told."""
+    p = broadcast.layout.parameters
+    start = broadcast.row[:p]
+    known = broadcast.previous is not None and len(broadcast.previous) == len(broadcast.row)
+    return start, broadcast.previous[:p] if known and broadcast.previous is not None else start
+
+
 def pure_loss(module: nn.Module, plan: LocalPlan) -> PureLoss:
     """Per-example losses as a function of parameters; buffers are the module's own."""
     buffers = dict(module.named_buffers())
 
     def loss(params: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        forward: Callable[[Tensor], Tensor] = lambda inputs: functional_call(module, {**buffers, **params}, (inputs,))  # noqa: E731
-        return plan.loss(forward, Batch(x, y))
+        return plan.loss(Functional(module, {**buffers, **params}), Batch(x, y))
 
     return loss
 
@@ -123,6 +130,8 @@ class Learner:
         self.plan: ModelPlan | None = None
         self.flat: FlatModule
         self.data = {i: _placed(work.data.clients[i], work.device, channels_last) for i in work.data}
+        clean = {} if work.clean is None else work.clean.clients
+        self.clean = {i: _placed(own, work.device, channels_last) for i, own in clean.items()}
 
     def _module(self, broadcast: Broadcast) -> FlatModule:
         if self.plan is not broadcast.plan:
@@ -135,9 +144,11 @@ class Learner:
         """Write the client's update [d] into ``out``."""
         work, settings = self.work, self.work.settings
         flat, plan = self._module(broadcast), work.plans[group]
-        examples = self.data[client_id]
+        examples = self.clean.get(client_id) if group == HONEST else None
+        examples = self.data[client_id] if examples is None else examples
         client = client_of(client_id, examples, settings)
         flat.load(broadcast.row)
+        start, previous = ends_of(broadcast)
         if work.buffers is not None:
             load_buffers(flat.module, work.buffers[client_id])
         _seed(work.key.child("round", round_, "layer", "model", "client", client_id).number(), work.device)
@@ -151,7 +162,7 @@ class Learner:
         for step, index in enumerate(lots):
             batch = Batch(examples.x[index], examples.y[index])
             for name, change in plan.batch:
-                batch = change(batch, LocalContext(client, round_, step, streams[name]))
+                batch = change(batch, LocalContext(client, round_, step, streams[name], start, previous, lr))
             gradient = self._gradient(flat, plan, batch, numbers)
             drawn = plan.gradient.noise(gradient.numel(), numbers, noise)
             if drawn is not None:
@@ -163,7 +174,7 @@ class Learner:
             with torch.no_grad():
                 flat.flat.add_(gradient, alpha=-lr)
                 for name, change_row in plan.step:
-                    context = LocalContext(client, round_, step, streams[name])
+                    context = LocalContext(client, round_, step, streams[name], start, previous, lr)
                     flat.flat.copy_(flat.inward(change_row(flat.outward(flat.flat), context)))
         flat.difference(broadcast.row, out)
         if work.buffers is not None:

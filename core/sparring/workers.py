@@ -59,13 +59,14 @@ class Workers(Strategy):
         self.close()
         size = broadcast.layout.size
         self.start: Tensor = torch.zeros(size, dtype=self.work.dtype).share_memory_()
+        self.before: Tensor = torch.zeros(size, dtype=self.work.dtype).share_memory_()
         self.rows: Tensor = torch.zeros(self.capacity, size, dtype=self.work.dtype).share_memory_()
         context = multiprocessing.get_context("fork")
         parents: list[Connection] = []
         for _ in range(self.count):
             mine, theirs = context.Pipe()
             parents.append(mine)
-            arguments = (self.work, broadcast, self.start, self.rows, theirs, tuple(parents), os.getpid())
+            arguments = (self.work, broadcast, (self.start, self.before), self.rows, theirs, tuple(parents), os.getpid())
             process = context.Process(target=_serve, args=arguments, daemon=True)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
@@ -78,6 +79,7 @@ class Workers(Strategy):
         if self.broadcast is None or self.broadcast.plan is not broadcast.plan or self.broadcast.layout != broadcast.layout:
             self._start(broadcast)
         self.start.copy_(broadcast.row)
+        self.before.copy_(broadcast.row if broadcast.previous is None else broadcast.previous)
         shares = self._deal([c for c in clients if c not in broadcast.overrides], {c: k for k, c in enumerate(clients)})
         for (_, pipe), share in zip(self.pool, shares, strict=True):
             if share:
@@ -138,7 +140,7 @@ def _stop(pool: list[tuple[BaseProcess, Connection]]) -> None:
 def _serve(
     work: Work,
     broadcast: Broadcast,
-    start: Tensor,
+    shared: tuple[Tensor, Tensor],
     rows: Tensor,
     pipe: Connection,
     parents: tuple[Connection, ...],
@@ -152,7 +154,8 @@ def _serve(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
     learner = Learner(work, channels_last=True)
-    received = Broadcast(broadcast.plan, start, broadcast.layout)
+    start, before = shared
+    received = Broadcast(broadcast.plan, start, broadcast.layout, previous=before)
     while True:
         try:
             job = json.loads(pipe.recv_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -41,9 +42,9 @@ def granted(trial: Trial) -> dict[str, Any]:
     signal = trial.signal()
     if not isinstance(signal, Updates):
         return {}
-    benign = signal.select([i for i in IDS if i not in HELD]).rows
+    honest = signal.select([i for i in IDS if i not in HELD])
     return {
-        **({"benign": benign} if knows(trial.signature, "benign-updates") else {}),
+        **({"benign": honest.rows, "honest": honest} if knows(trial.signature, "benign-updates") else {}),
         **({"aggregate": _mean} if knows(trial.signature, "aggregator") else {}),
     }
 
@@ -93,13 +94,15 @@ def attack_reads_grants(trial: Trial) -> None:
 
     more = dict(grants)
     if "benign" not in grants:
-        more["benign"] = 7 * make_updates(4, layout=own.layout, seed=8).rows
+        more["honest"] = replace(others := make_updates(4, layout=own.layout, seed=8), rows=7 * others.rows)
+        more["benign"] = more["honest"].rows
     if "aggregate" not in grants:
         more["aggregate"] = forbidden
     with_more = outcome(trial.site, trial.apply(trial.build(), own, trial.context(**more)))
     demand(same(plain, with_more), "it reads ctx.benign without needing Knows(benign-updates)")
     if "benign" in grants:
-        lies = {**grants, "benign": torch.zeros_like(grants["benign"])}
+        nothing = torch.zeros_like(grants["benign"])
+        lies = {**grants, "benign": nothing, "honest": replace(grants["honest"], rows=nothing)}
         trial.apply(trial.build(), own, trial.context(**lies))
 
 

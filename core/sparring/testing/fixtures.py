@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sparring.context import Round, Setup, Wire
 from sparring.facts import Fact
 from sparring.keys import Key
+from sparring.lab import Lab
 from sparring.layout import Layout
 from sparring.local import cross_entropy
 from sparring.signals import ClientData, DataShape, Examples, ModelPlan, Updates
@@ -84,6 +85,17 @@ def tiny_data(clients: int = 3, size: int = 24, *, seed: int = 0) -> ClientData:
         for client in sorted(IDS[:clients])
     }
     return ClientData(held, SHAPE)
+
+
+def tiny_public(size: int = 24) -> Examples:
+    """Public examples like those of `tiny_data`."""
+    return next(iter(tiny_data(1, size, seed=1).clients.values()))
+
+
+def tiny_lab(seed: int = 0) -> Lab:
+    """A lab that trains `Tiny` with small steps in float32."""
+    settings = LocalSettings("fedavg", 0.1, 0.0, 0.0, 8, 1, None)
+    return Lab(tiny_plan(), tiny_layout(), settings, Key(seed), torch.device("cpu"), torch.float32)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparring.claims import Event
 from sparring.context import Context, Round, Setup, Wire
-from sparring.facts import Clipped, Fact, Identified, Space, Summable, Weighted, closed_fields
+from sparring.facts import Clipped, Fact, Identified, PublicData, Space, Summable, Weighted, closed_fields
 from sparring.groups import HONEST
 from sparring.keys import Key
 from sparring.layout import Layout
@@ -21,7 +21,7 @@ from sparring.signals import Broadcast, ClientData, Cohort, ModelPlan, Release, 
 from sparring.signature import Signature
 from sparring.sites import Site
 from sparring.strategies import Work
-from sparring.testing.fixtures import IDS, make_updates, tiny_data, tiny_plan
+from sparring.testing.fixtures import IDS, make_updates, tiny_data, tiny_lab, tiny_plan, tiny_public
 from sparring.train import Sequential
 from sparring.views import LocalSettings
 
@@ -77,13 +77,15 @@ def clipped(updates: Updates, bounds: Mapping[str, float]) -> Updates:
 
 def make_context(site: Site, index: int, seed: int, layer: str, facts: tuple[Fact, ...], **grants: Any) -> Context:
     """The context that the engine gives at ``site``: a `Round`, or a `Setup` where a layer runs once."""
+    public = tiny_public() if any(isinstance(fact, PublicData) for fact in facts) else None
+    lab = tiny_lab(seed).called(layer) if grants.pop("trains", True) else None
     if site in (Site.MODEL, Site.DATA, Site.RESPONSE) or site.local:
-        return Setup(Key(seed), layer, facts)
+        return Setup(Key(seed), layer, facts, public=public, lab=lab)
     lost: Callable[[str, int], bool] = grants.pop("lost", lambda stage, client: False)
     plan = tiny_plan()
     parameters = Layout.of(plan.factory()).row(plan.factory())
     made = Round(index, 10, Key(seed), Wire(index, lost), layer, parameters, Layout.of(plan.factory()), facts, IDS)
-    return replace(made, **{"secure": secure_bytes(seed, index), **grants})
+    return replace(made, **{"secure": secure_bytes(seed, index), "public": public, "lab": lab, **grants})
 
 
 def secure_bytes(seed: int, index: int = 0) -> Callable[[int], bytes]:

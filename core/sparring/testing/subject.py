@@ -146,11 +146,15 @@ class Trial:
 
     def context(self, index: int = 0, seed: int = 0, **grants: Any) -> Context:
         """The context in which the engine would call it, with what its needs are granted."""
-        from sparring.testing.active import granted
+        from sparring.testing.active import granted, knows
         from sparring.testing.stage import make_context
 
-        if self.subject.spec.kind == "attacks" and self.site is Site.UPDATE:
-            grants = {**granted(self), **grants}
+        if self.subject.spec.kind == "attacks":
+            grants = {
+                "trains": knows(self.signature, "recipe"),
+                **(granted(self) if self.site is Site.UPDATE else {}),
+                **grants,
+            }
         return make_context(self.site, index, seed, self.spec.name, self.facts, **grants)
 
     def signal(self, seed: int = 0) -> Any:
