@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import sparring.cohort
 from sparring.aggregate import BLOCK, WeightedMean, fold
 from sparring.cohort import Cohort
 from sparring.context import Round, Wire
@@ -182,3 +184,98 @@ def test_no_finite_row_makes_a_distance_undefined() -> None:
 def test_a_mix_that_is_not_affine_is_refused() -> None:
     with pytest.raises(ValueError, match=r"rows of a mix must sum to 1; they sum to 0\.5"):
         cohort(torch.randn(2, 3)).mixed(torch.full((1, 2), 0.25))
+
+
+def exact(rows: Tensor) -> Tensor:
+    """Squared distances by differences, in float64."""
+    return torch.cdist(rows.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+@settings(deadline=None)
+@given(st.integers(1, 9), st.integers(1, 40), st.integers(0, 999), st.booleans())
+def test_a_scaled_cohort_equals_the_dense_expressions(n: int, d: int, seed: int, before: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(n, d, generator=generator, dtype=torch.float64) * 10 ** torch.randn(n, 1, generator=generator).double()
+    mix, factors = affine(n + 1, n, generator), torch.randn(n, generator=generator, dtype=torch.float64)
+    again = torch.rand(n + 1, generator=generator, dtype=torch.float64)
+    lazy = cohort(rows, weights=torch.ones(n)).scaled(factors)
+    assert (lazy.ids, lazy.weights is None) == (tuple(range(n)), False)
+    dense = factors[:, None] * rows
+    assert torch.equal(lazy.rows, dense)
+    if before:
+        assert close(lazy.norms, dense.norm(dim=1))
+    mixed = lazy.mixed(mix).scaled(again).select(torch.arange(n, -1, -1))
+    for found, expected in ((lazy, dense), (mixed, (again[:, None] * (mix @ dense)).flip(0))):
+        assert close(found.rows, expected)
+        assert close(found.inner, expected @ expected.T)
+        assert close(found.norms, expected.norm(dim=1))
+        assert close(found.distances, exact(expected))
+        about = found.gram + found.gram.mean() - found.gram.mean(0) - found.gram.mean(1, keepdim=True)
+        centred = expected - expected.mean(0)
+        assert close(about, centred @ centred.T)
+        a = torch.randn(len(found), generator=generator, dtype=torch.float64)
+        assert close(found.combine(a), a @ expected)
+
+
+def worst(found: Tensor, rows: Tensor) -> float:
+    """The largest relative error of squared distances beside the diagonal."""
+    expected = exact(rows)
+    beside = ~torch.eye(len(rows), dtype=torch.bool)
+    return float(((found - expected).abs() / expected)[beside].max())
+
+
+@pytest.mark.parametrize(("dtype", "apart"), [(torch.float32, 1e-6), (torch.float64, 1e-9)])
+@pytest.mark.parametrize("outlier", [None, 0, 3], ids=["no outlier", "the first is an outlier", "another is"])
+@pytest.mark.parametrize("scale", [1e-12, 1e3, 1e15])
+def test_clipped_near_duplicates_keep_the_accuracy_of_their_distances(
+    dtype: torch.dtype, apart: float, outlier: int | None, scale: float
+) -> None:
+    """Rows that hardly differ and are all scaled to one norm, with or without a row that was tiny or huge before."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(1, 5000, generator=generator, dtype=dtype) + apart * torch.randn(
+        6, 5000, generator=generator, dtype=dtype
+    )
+    if outlier is not None:
+        rows[outlier] = scale * torch.randn(5000, generator=generator, dtype=dtype)
+    own = cohort(rows)
+    factors = 0.3 / own.norms
+    assert worst(own.scaled(factors).distances, factors[:, None] * rows.double()) < 1e-3
+
+
+def test_a_base_is_measured_once_for_all_cohorts_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass about a reference row and one about the origin, whatever is scaled, mixed, selected and asked."""
+    passes: list[int | None] = []
+    whole = sparring.cohort._products
+
+    def counted(rows: Tensor, reference: int | None, dtype: torch.dtype) -> Tensor:
+        passes.append(reference)
+        return whole(rows, reference, dtype)
+
+    monkeypatch.setattr(sparring.cohort, "_products", counted)
+    own = cohort(torch.randn(5, 30))
+    clipped = own.scaled(1 / own.norms)
+    smooth = clipped.mixed(affine(5, 5, torch.Generator().manual_seed(0)))
+    for signal in (own, clipped, smooth, smooth.select(torch.tensor([1, 2]))):
+        assert bool((signal.distances + signal.inner).isfinite().all())
+    assert sorted(passes, key=str) == [0, None]
+
+
+def test_a_cohort_over_another_base_is_measured_anew() -> None:
+    own = cohort(torch.randn(4, 30)).scaled(torch.ones(4))
+    other = replace(own, base=torch.randn(4, 30))
+    assert close(own.norms, own.base.double().norm(dim=1))
+    assert close(other.norms, other.base.double().norm(dim=1))
+
+
+def test_what_is_not_finite_stays_in_its_row_when_rows_are_scaled() -> None:
+    rows = torch.randn(4, 30)
+    rows[1, 3] = torch.nan
+    own = cohort(rows)
+    lazy = own.scaled(torch.full((4,), 0.5))
+    assert own.norms.isfinite().tolist() == lazy.rows.isfinite().all(dim=1).tolist() == [True, False, True, True]
+
+
+def test_nobody_is_scaled_to_nobody() -> None:
+    empty = cohort(torch.zeros(0, 3)).scaled(torch.zeros(0))
+    assert empty.rows.shape == (0, 3)
+    assert empty.gram.shape == empty.inner.shape == (0, 0)
