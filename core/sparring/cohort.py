@@ -70,7 +70,8 @@ class Cohort:
 
     ``base``: [n, d]. ``mix``: [m, n] or None for the identity. ``weights``: [m] or None. ``ids``: the clients behind the rows,
     None once rows are mixed. ``known_gram``: the Gram matrix [n, n] of the base about a point, where it is at hand. ``sums``:
-    what the rows of ``mix`` sum to [m], where they are scaled. ``verdicts``: what analyses thought of the clients, in stack order.
+    what the rows of ``mix`` sum to [m], where they are scaled. ``verdicts``: what analyses thought of the
+    clients, in stack order.
     """
 
     base: Tensor
