@@ -13,6 +13,7 @@ from sparring.facts import PerExample, PoissonSampled, Readable, Space
 from sparring.hookspecs import hookimpl
 from sparring.signature import Signature
 from sparring.specs import AggregatorSpec, AnySpec, Config, Empty
+from sparring_aggregation.plugin_clients import CLIENTS
 
 if TYPE_CHECKING:
     from sparring.aggregate import WeightedMean
@@ -123,4 +124,4 @@ KRUM = AggregatorSpec(
 @hookimpl
 def sparring_plugins() -> Iterable[AnySpec]:
     """The rules of this distribution."""
-    return (MEAN, MEDIAN, TRIMMED_MEAN, KRUM)
+    return (MEAN, MEDIAN, TRIMMED_MEAN, KRUM, *CLIENTS)

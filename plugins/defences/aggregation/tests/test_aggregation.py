@@ -28,7 +28,7 @@ from sparring.signals import Release
 from sparring.signature import Step
 from sparring.sites import Site
 
-SPECS = {spec.name: spec for spec in sparring_plugins()}
+SPECS = {spec.name: spec for spec in sparring_plugins() if spec.kind == "aggregators"}
 CTX = Round(0, 1, Key(0), Wire(0, lambda stage, client: False))
 FLAT = settings(max_examples=60, deadline=None)
 BEARS: dict[str, Callable[[int], int]] = {
