@@ -14,6 +14,8 @@ from sparring.hookspecs import hookimpl
 from sparring.signature import Signature
 from sparring.specs import AggregatorSpec, AnySpec, Config, Empty
 from sparring_aggregation.plugin_clients import CLIENTS
+from sparring_aggregation.plugin_pre import PRE
+from sparring_aggregation.plugin_selection import SELECTION
 
 if TYPE_CHECKING:
     from sparring.aggregate import WeightedMean
@@ -124,4 +126,4 @@ KRUM = AggregatorSpec(
 @hookimpl
 def sparring_plugins() -> Iterable[AnySpec]:
     """The rules of this distribution."""
-    return (MEAN, MEDIAN, TRIMMED_MEAN, KRUM, *CLIENTS)
+    return (MEAN, MEDIAN, TRIMMED_MEAN, KRUM, *SELECTION, *PRE, *CLIENTS)
