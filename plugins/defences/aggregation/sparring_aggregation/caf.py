@@ -19,8 +19,8 @@ from sparring_aggregation.selection import admit_minority, nobody
 class CovarianceFilter(Aggregator):
     r"""The weighted mean whose covariance had the least top eigenvalue, of those that a filter passes through.
 
-    From $c = 1$, while $\sum_i c_i > n - 2f$, once at least: with $\mu_c$ and $\Sigma_c$ the mean and covariance weighted by c, and v
-    the top eigenvector of $\Sigma_c$,
+    From $c = 1$, while $\sum_i c_i > n - 2f$, once at least: with $\mu_c$ and $\Sigma_c$ the mean and covariance weighted by c,
+    and v the top eigenvector of $\Sigma_c$,
 
     $$\tau_i = \langle v, x_i - \mu_c \rangle^2, \quad c_i \leftarrow c_i (1 - \tau_i / \max_{j : c_j > 0} \tau_j)$$
 

@@ -46,8 +46,8 @@ class MinimumDiameter(Aggregator):
         admit_minority("mda", f, n)
         if f > LARGEST:
             raise ConfigError(
-                f"'mda' with f = {f} got n = {n} updates: of C({n}, {f}) = {comb(n, f):.4g} subsets the best is searched exactly, "
-                f"in up to 1.62^f steps; f must be at most {LARGEST}: lower it, or use 'caf', which does not search"
+                f"'mda' with f = {f} got n = {n} updates: the best of C({n}, {f}) = {comb(n, f):.4g} subsets is searched, in "
+                f"up to 1.62^f steps; f must be at most {LARGEST}: lower it, or use 'caf', which does not search"
             )
 
     @hookimpl

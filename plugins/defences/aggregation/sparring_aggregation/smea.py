@@ -51,8 +51,8 @@ class SmallestEigenvalue(Aggregator):
         admit_minority("smea", f, n)
         if comb(n, f) > LARGEST:
             raise ConfigError(
-                f"'smea' with f = {f} got n = {n} updates: C({n}, {f}) = {comb(n, f):.4g} subsets; it compares {LARGEST} at most: "
-                "lower f, sample fewer clients, or use 'caf', which does not search"
+                f"'smea' with f = {f} got n = {n} updates: C({n}, {f}) = {comb(n, f):.4g} subsets; it compares {LARGEST} at "
+                "most: lower f, sample fewer clients, or use 'caf', which does not search"
             )
 
     @hookimpl

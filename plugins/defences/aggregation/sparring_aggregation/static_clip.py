@@ -22,8 +22,8 @@ class StaticClip(Defence[Cohort]):
 
     The server's clipping bounds every client, one that lies about its own clipping too. The norm is over all columns, buffers
     too, and all are scaled. Scales lazily: no row is copied. Rows within the bound, and zero rows, stay as they are; clipped
-    ones are scaled a few ulps below C, so that rounding does not carry them over it. Ids and weights stay. n = 0: no rows. Raises
-    `NumericalError` for a row that is not finite. Source: Sun, Kairouz, Suresh and McMahan: Can You Really Backdoor
+    ones are scaled a few ulps below C, so that rounding does not carry them over it. Ids and weights stay. n = 0: no rows.
+    Raises `NumericalError` for a row that is not finite. Source: Sun, Kairouz, Suresh and McMahan: Can You Really Backdoor
     Federated Learning?, 2019, 1911.07963 (norm thresholding).
     """
 
