@@ -23,7 +23,7 @@ class AdaptiveClipping(Defence[Cohort]):
     $\pi$ sorts the rows by norm, the longest first. Norms are over all columns, buffers too. Scales lazily: no row is copied.
     Ids and weights stay. f = 0 clips nothing; tied norms are left alone. n = 0: no rows. Raises `ConfigError` unless
     2f < n, and `NumericalError` for a row that is not finite. Source: Allouah, Guerraoui, Gupta, Jellouli, Rizk and Stephan:
-    Adaptive Gradient Clipping for Robust Federated Learning, 2024, 2405.14432.
+    Adaptive Gradient Clipping for Robust Federated Learning, ICLR 2025, 2405.14432.
     """
 
     def __init__(self, config: ARCConfig) -> None:

@@ -8,6 +8,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from sparring.aggregate import WeightedMean
 from sparring.keys import Key
 from sparring.roles import Aggregator, Defence
 from sparring.signals import Cohort
@@ -28,7 +29,7 @@ def cohort(rows: Tensor) -> Cohort:
     return Cohort(rows, make_layout(rows.shape[1]), tuple(range(len(rows))))
 
 
-def estimate(rule: Aggregator, *layers: Defence[Cohort]) -> Estimate:
+def estimate(rule: Aggregator | WeightedMean, *layers: Defence[Cohort]) -> Estimate:
     """What ``rule`` makes of rows behind ``layers``."""
 
     def made(rows: Tensor) -> Tensor:
@@ -48,8 +49,8 @@ def moved(of: Estimate, rows: Tensor, f: int) -> float:
 
 
 def ratio(of: Estimate, rows: Tensor, f: int) -> float:
-    r"""The largest $\lVert R - \bar x_S \rVert^2 / \frac{1}{|S|} \sum_{i \in S} \lVert x_i - \bar x_S \rVert^2$ over all S of n - f
-    rows: kappa is at least as large.
+    r"""The largest $\lVert R - \bar x_S \rVert^2 / \frac{1}{|S|} \sum_{i \in S} \lVert x_i - \bar x_S \rVert^2$ over every S of
+    n - f rows: kappa is at least as large.
     """
     subsets = torch.tensor(list(combinations(range(len(rows)), len(rows) - f)))
     own = rows[subsets]

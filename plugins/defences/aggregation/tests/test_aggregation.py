@@ -218,7 +218,7 @@ def test_f_and_beta_together_are_refused() -> None:
         validated(SPECS["trimmed-mean"].config, {"f": 2, "beta": 0.2}, "defences.trimmed-mean")
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", ["mean", *BEARS])
 def test_an_empty_cohort_gives_a_release_without_weight(name: str) -> None:
     made = release(name, cohort(torch.zeros(0, 5)))
     assert made.total == 0

@@ -196,6 +196,13 @@ def test_weights_are_not_respected_and_not_kept(name: str) -> None:
 
 
 @EVERY
+def test_an_empty_cohort_gives_a_release_without_weight(name: str) -> None:
+    made = release(name, cohort(torch.zeros(0, 5)), 1)
+    assert (made.total, made.clients) == (0, 0)
+    assert torch.equal(made.vector, torch.zeros(5))
+
+
+@EVERY
 def test_totals_and_excluded_clients_are_reported(name: str) -> None:
     rows = 0.1 * torch.randn(7, 50, generator=torch.Generator().manual_seed(0))
     rows[5] = 100
