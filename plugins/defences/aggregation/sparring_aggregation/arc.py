@@ -6,7 +6,7 @@ from typing import final
 
 from sparring.context import Context
 from sparring.hookspecs import hookimpl
-from sparring.roles import Defence
+from sparring.roles import Defence, Sizing
 from sparring.signals import Cohort
 from sparring_aggregation.plugin_pre import ARCConfig
 from sparring_aggregation.rescale import clip
@@ -14,7 +14,7 @@ from sparring_aggregation.selection import admit_minority
 
 
 @final
-class AdaptiveClipping(Defence[Cohort]):
+class AdaptiveClipping(Defence[Cohort], Sizing):
     r"""Clips the longest rows to the norm of the longest that is left.
 
     $$x_i \leftarrow x_i \min(1, C / \lVert x_i \rVert_2), \quad C = \lVert x_{\pi(k+1)} \rVert_2,
@@ -29,14 +29,18 @@ class AdaptiveClipping(Defence[Cohort]):
     def __init__(self, config: ARCConfig) -> None:
         self.config = config
 
+    def admit(self, n: int) -> int:
+        """As many rows go on; raises `ConfigError` unless 2f < n."""
+        if n:
+            admit_minority("arc", self.config.f, n)
+        return n
+
     @hookimpl
     def defence_transform(self, signal: Cohort, ctx: Context) -> Cohort:
         """The clipped cohort [n, d]."""
-        n, f = len(signal), self.config.f
+        n, f = self.admit(len(signal)), self.config.f
         if n == 0:
             return signal
-        name = ctx.layer or "arc"
-        admit_minority(name, f, n)
         k = 2 * f * (n - f) // n
         C = signal.norms.sort(descending=True).values[k]
-        return clip(signal, name, C, C)
+        return clip(signal, ctx.layer or "arc", C, C)

@@ -8,14 +8,14 @@ import torch
 
 from sparring.context import Context
 from sparring.hookspecs import hookimpl
-from sparring.roles import Defence
+from sparring.roles import Defence, Sizing
 from sparring.signals import Cohort
 from sparring_aggregation.plugin_pre import BucketingConfig
 from sparring_aggregation.selection import by_client
 
 
 @final
-class Bucketing(Defence[Cohort]):
+class Bucketing(Defence[Cohort], Sizing):
     r"""Averages the rows of random buckets of s clients.
 
     $$y_b = \frac{1}{|B_b|} \sum_{i \in B_b} x_{\pi(i)}, \quad B_b = \{(b-1)s + 1, \dots, \min(bs, n)\}$$
@@ -31,6 +31,10 @@ class Bucketing(Defence[Cohort]):
     def __init__(self, config: BucketingConfig) -> None:
         self.config = config
 
+    def admit(self, n: int) -> int:
+        """ceil(n/s) rows go on."""
+        return -(-n // self.config.s)
+
     @hookimpl
     def defence_transform(self, signal: Cohort, ctx: Context) -> Cohort:
         """The means [ceil(n/s), d]."""
@@ -40,6 +44,6 @@ class Bucketing(Defence[Cohort]):
         device = signal.base.device
         shuffled = by_client(signal)[torch.randperm(n, generator=ctx.generator()).to(device)]
         bucket = torch.arange(n, device=device) // s
-        mix = torch.zeros(-(-n // s), n, dtype=torch.float64, device=device)
+        mix = torch.zeros(self.admit(n), n, dtype=torch.float64, device=device)
         mix[bucket, shuffled] = 1 / bucket.bincount().double()[bucket]
         return signal.mixed(mix)

@@ -8,14 +8,14 @@ import torch
 
 from sparring.context import Context
 from sparring.hookspecs import hookimpl
-from sparring.roles import Defence
+from sparring.roles import Defence, Sizing
 from sparring.signals import Cohort
 from sparring_aggregation.plugin_pre import NNMConfig
 from sparring_aggregation.selection import admit_minority, by_client, nearest
 
 
 @final
-class NearestNeighbourMixing(Defence[Cohort]):
+class NearestNeighbourMixing(Defence[Cohort], Sizing):
     r"""Replaces each row by the mean of its neighbourhood.
 
     $$y_i = \frac{1}{n-f} \sum_{j \in N_i} x_j$$
@@ -32,13 +32,19 @@ class NearestNeighbourMixing(Defence[Cohort]):
     def __init__(self, config: NNMConfig) -> None:
         self.config = config
 
+    def admit(self, n: int) -> int:
+        """As many rows go on; raises `ConfigError` unless 2f < n."""
+        if n:
+            admit_minority("nnm", self.config.f, n)
+        return n
+
     @hookimpl
     def defence_transform(self, signal: Cohort, ctx: Context) -> Cohort:
         """The mixed cohort [n, d]."""
-        n, f = len(signal), self.config.f
+        del ctx
+        n, f = self.admit(len(signal)), self.config.f
         if n == 0:
             return signal
-        admit_minority(ctx.layer or "nnm", f, n)
         order = by_client(signal)
         neighbours = nearest(signal.distances.clone().fill_diagonal_(-1)[order], order, n - f)
         mix = torch.zeros(n, n, dtype=torch.float64, device=signal.base.device)
