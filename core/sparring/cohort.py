@@ -165,7 +165,7 @@ class Cohort:
 
     def select(self, index: Tensor) -> Cohort:
         """The cohort of the rows at ``index`` [k]; identities stay."""
-        ids = None if self.ids is None else tuple(self.ids[int(k)] for k in index)
+        ids = None if self.ids is None else tuple(self.ids[k] for k in index.tolist())
         weights = None if self.weights is None else self.weights[index]
         eye = torch.eye(len(self), dtype=torch.float64, device=self.base.device)[index]
         return replace(self._composed(eye), ids=ids, weights=weights)
