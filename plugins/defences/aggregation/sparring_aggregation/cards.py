@@ -15,7 +15,7 @@ from sparring.testing.experiments import CLASSES, Blobs
 from sparring.testing.fixtures import make_layout, make_round, make_setup
 from sparring_aggregation.krum import Krum
 from sparring_aggregation.median import Median
-from sparring_aggregation.plugin import KrumConfig, TrimmedMeanConfig
+from sparring_aggregation.plugin import KrumConfig, MedianConfig, TrimmedMeanConfig
 from sparring_aggregation.trimmed_mean import TrimmedMean
 
 FAR = 1e6
@@ -74,10 +74,10 @@ def median() -> dict[str, float]:
     rows = _rows(11, 100, "breakdown")
     noise = _rows(11, 200_000, "efficiency")
     return {
-        "largest distance from the middle of sorted values": _disagreement(Median(), _middle, "median"),
-        "variance of 11 normal values over the mean's": float(_release(Median(), noise).var()) * 11,
-        "displacement by 5 of 11 rows at 1e6": _moved(Median(), rows, 5),
-        "displacement by 6 of 11 rows at 1e6": _moved(Median(), rows, 6),
+        "largest distance from the middle of sorted values": _disagreement(Median(MedianConfig()), _middle, "median"),
+        "variance of 11 normal values over the mean's": float(_release(Median(MedianConfig()), noise).var()) * 11,
+        "displacement by 5 of 11 rows at 1e6": _moved(Median(MedianConfig()), rows, 5),
+        "displacement by 6 of 11 rows at 1e6": _moved(Median(MedianConfig()), rows, 6),
         "displacement of the mean by 1 of 11 rows": _moved(WeightedMean(), rows, 1),
     }
 

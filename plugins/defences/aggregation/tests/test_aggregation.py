@@ -12,7 +12,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sparring_aggregation.order import comparators, mean_of_ranks
+from sparring_aggregation.network import comparators
+from sparring_aggregation.order import mean_of_ranks
 from sparring_aggregation.plugin import sparring_plugins
 from torch import Tensor
 
