@@ -14,8 +14,11 @@ from sparring.signals import Cohort, Release
 from sparring_aggregation.bounds import admit
 from sparring_aggregation.declared import BulyanConfig
 from sparring_aggregation.order import statistic_of
-from sparring_aggregation.scores import nothing, others, picked
+from sparring_aggregation.scores import first, nothing, others, picked
 from sparring_aggregation.statistics import Nearest
+
+LARGEST = 1e307
+"""What the score of a row that is left counts as, if it is larger: rows that are not left have more."""
 
 
 @final
@@ -63,8 +66,8 @@ def choices(distances: Tensor, f: int, theta: int) -> Tensor:
     for k in range(theta):
         there = left[order]
         near = there & (there.cumsum(dim=1) <= max(1, n - k - f - 2))
-        scores = torch.where(near, ranked, 0).sum(dim=1).clamp(max=torch.finfo(ranked.dtype).max)
-        best = torch.where(left, scores, torch.inf).argmin()
+        scores = torch.where(near, ranked, 0).sum(dim=1).clamp(max=LARGEST)
+        best = first(torch.where(left, scores, torch.inf))
         left = left & (places != best)
         found.append(best)
-    return torch.stack(found)
+    return torch.cat(found)

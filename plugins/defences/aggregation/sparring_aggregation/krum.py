@@ -10,7 +10,7 @@ from sparring.roles import Aggregator
 from sparring.signals import Cohort, Release
 from sparring_aggregation.bounds import admit
 from sparring_aggregation.plugin import KrumConfig
-from sparring_aggregation.scores import nearest, nothing, others, picked
+from sparring_aggregation.scores import first, nearest, nothing, others, picked
 
 
 @final
@@ -41,4 +41,4 @@ class Krum(Aggregator):
         self.admit(n)
         distances, by_id = others(cohort)
         scores = nearest(distances, n - f - 2)
-        return picked(cohort, by_id.index_select(0, scores.argmin()[None]))
+        return picked(cohort, by_id[first(scores)])

@@ -44,7 +44,7 @@ class Nearest:
         return range(n)
 
     def __call__(self, ranked: Sequence[Tensor]) -> Tensor:
-        """The statistic of all order statistics, each [c]: [c]. A value outside the window is multiplied by 0, not subtracted."""
+        """The statistic of all order statistics, each [c]: [c]. Values outside the window count 0 times; none is subtracted."""
         n, k = len(ranked), self.k
         median = (ranked[(n - 1) // 2] + ranked[n // 2]) / 2
         moves = [
