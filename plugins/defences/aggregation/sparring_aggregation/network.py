@@ -115,8 +115,9 @@ def forget() -> None:
 
 
 def _compiled(n: int, statistic: Statistic, dtype: torch.dtype) -> Kernel | None:
-    """One fused loop over columns, tried on columns of many orders of magnitude; None where that fails or differs."""
+    """One fused loop over columns, tried on values of all sorts, NaN and Inf among them; None where that fails or differs."""
     sample = torch.arange(n * 4096, dtype=dtype).mul_(0.7).sin_().mul_(3).exp_().reshape(n, 4096)
+    sample[0, 0], sample[n - 1, 1], sample[n // 2, 2], sample[:, 3] = torch.nan, torch.inf, -torch.inf, 1e30
     try:
         import torch._inductor.config as inductor
 
@@ -127,9 +128,13 @@ def _compiled(n: int, statistic: Statistic, dtype: torch.dtype) -> Kernel | None
                 return loop(*(row.data for row in block.unbind(0)))
 
         with inductor.patch(compile_threads=1):  # type: ignore[no-untyped-call]
-            return call if torch.equal(call(sample), run(sample.unbind(0), statistic)) else None
+            return call if _same(call(sample), run(sample.unbind(0), statistic)) else None
     except Exception:  # whatever a compiler raises: the uncompiled form stays
         return None
+
+
+def _same(found: Tensor, expected: Tensor) -> bool:
+    return torch.equal(found.isnan(), expected.isnan()) and torch.equal(found.nan_to_num(), expected.nan_to_num())
 
 
 def _graph(n: int, statistic: Statistic) -> torch.fx.GraphModule:
@@ -138,9 +143,9 @@ def _graph(n: int, statistic: Statistic) -> torch.fx.GraphModule:
     tracer = torch.fx.proxy.GraphAppendingTracer(graph)
     rows = [torch.fx.Proxy(graph.placeholder(f"x{k}"), tracer) for k in range(n)]
     wires = list(rows)
-    unknown = rows[0] * 0
+    unknown = rows[0] - rows[0]  # NaN where a value is NaN or Inf; compilers take x * 0 for 0
     for row in rows[1:]:
-        unknown = unknown + row * 0
+        unknown = unknown + (row - row)
     for i, j, least, largest in selection(n, statistic.ranks(n)):
         a, b = wires[i], wires[j]
         if least:
