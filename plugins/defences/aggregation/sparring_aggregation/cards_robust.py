@@ -66,7 +66,7 @@ def bulyan() -> dict[str, float]:
 
     def plain(x: Tensor) -> Tensor:
         left, theta = list(range(len(x))), len(x) - 2 * f
-        chosen = []
+        chosen: list[int] = []
         while len(chosen) < theta:
             near = max(1, len(left) - f - 2)
             chosen.append(left.pop(int(_scores(x[left], near).argmin())))
@@ -167,4 +167,5 @@ def _cohort(x: Tensor) -> Cohort:
 
 
 def _plain_step(x: Tensor, tau: float) -> Tensor:
-    return (x * (tau / x.norm(dim=1, keepdim=True)).clamp(max=1)).mean(0)
+    clipped: Tensor = x * (tau / x.norm(dim=1, keepdim=True)).clamp(max=1)
+    return clipped.mean(0)

@@ -59,7 +59,7 @@ class CentredClipping(Aggregator, Stateful):
                 a = a * (1 - k.sum()) + k
         vector = cohort.combine(a)
         if v is not None:
-            vector = torch.add(vector, v * (1 - a.sum()).to(v))
+            vector.addcmul_(v, (1 - a.sum()).to(v))
         self.v = vector
         return Release(vector, cohort.layout, float(n), n)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -127,7 +128,7 @@ def _compiled(n: int, statistic: Statistic, dtype: torch.dtype) -> Kernel | None
             with torch.no_grad():  # .data: rows that are views of nothing, or code is compiled anew for each kind of view
                 return loop(*(row.data for row in block.unbind(0)))
 
-        with inductor.patch(compile_threads=1):  # type: ignore[no-untyped-call]
+        with inductor.patch(compile_threads=1):
             return call if _same(call(sample), run(sample.unbind(0), statistic)) else None
     except Exception:  # whatever a compiler raises: the uncompiled form stays
         return None
@@ -141,7 +142,7 @@ def _graph(n: int, statistic: Statistic) -> torch.fx.GraphModule:
     """The network as one graph, so that each has its own code for the compiler to cache."""
     graph = torch.fx.Graph()
     tracer = torch.fx.proxy.GraphAppendingTracer(graph)
-    rows = [torch.fx.Proxy(graph.placeholder(f"x{k}"), tracer) for k in range(n)]
+    rows: list[Any] = [torch.fx.Proxy(graph.placeholder(f"x{k}"), tracer) for k in range(n)]
     wires = list(rows)
     unknown = rows[0] - rows[0]  # NaN where a value is NaN or Inf; compilers take x * 0 for 0
     for row in rows[1:]:
@@ -149,9 +150,9 @@ def _graph(n: int, statistic: Statistic) -> torch.fx.GraphModule:
     for i, j, least, largest in selection(n, statistic.ranks(n)):
         a, b = wires[i], wires[j]
         if least:
-            wires[i] = torch.minimum(a, b)  # type: ignore[call-overload]
+            wires[i] = torch.minimum(a, b)
         if largest:
-            wires[j] = torch.maximum(a, b)  # type: ignore[call-overload]
-    result = statistic([wires[k] for k in statistic.ranks(n)]) + unknown  # type: ignore[misc]
+            wires[j] = torch.maximum(a, b)
+    result: Any = statistic([wires[k] for k in statistic.ranks(n)]) + unknown
     graph.output(result.node)
     return torch.fx.GraphModule(torch.nn.Module(), graph)
