@@ -96,7 +96,7 @@ SPECS: tuple[AnySpec, ...] = (
         api=1,
         name="bulyan",
         config=BulyanConfig,
-        summary="n - 2f updates chosen by Krum, then their n - 4f values closest to each coordinate's median; ignores weights",
+        summary="repeated choices by Krum, then the n - 4f chosen values closest to each coordinate's median; ignores weights",
         build=_bulyan,
         signature=lambda config: robust(
             f"each coordinate lies near honest ones while at most f = {config.f} clients are Byzantine and 4f + 3 <= n"
