@@ -241,7 +241,7 @@ def measure(n: int, d: int, wanted: list[str], repeats: int, peaks: bool) -> Non
         if wanted and name.partition(",")[0] not in wanted:
             continue
         ours = {name: case.ours}
-        if n <= network.LARGEST and name in ("median", "trimmed-mean", "meamed", "bulyan"):
+        if n <= network.LARGEST and name in ("median", "trimmed-mean"):
             ours[f"{name}, compiled"] = compiled(case.ours)
         theirs: dict[str, Call] = {}
         if free > COPIES * rows.nbytes:

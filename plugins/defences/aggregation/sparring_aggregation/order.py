@@ -14,6 +14,8 @@ from sparring_aggregation.statistics import Middle, Statistic
 
 CELLS = 1 << 18
 """Numbers that a thread holds at once beside the input: what fits its cache."""
+COMPILED = 1 << 17
+"""Columns that a compiled loop takes at once: it needs few numbers beside them, and a call costs some microseconds."""
 SHARE = 16
 """On other devices, where each call costs a launch, a block is this part of the input, if that is more."""
 Source = Callable[[slice], Tensor]
@@ -29,7 +31,7 @@ def statistic_of(cohort: Cohort, statistic: Statistic, chosen: Tensor | None = N
     if cohort.mix is None:
         n = len(base) if chosen is None else len(chosen)
         if chosen is None:
-            return _columns(base, n, statistic, lambda at: base[:, at], at_once=base.shape[1])
+            return _columns(base, n, statistic, lambda at: base[:, at])
         return _columns(base, n, statistic, lambda at: base[:, at].index_select(0, chosen))
     mix = (cohort.mix if chosen is None else cohort.mix.index_select(0, chosen)).to(base.dtype)
     return _columns(base, len(mix), statistic, lambda at: mix @ base[:, at])
@@ -61,7 +63,7 @@ def weighted_statistic_of(cohort: Cohort, coefficients: Coefficients) -> Tensor:
 
 def mean_of_ranks(rows: Tensor, low: int, high: int) -> Tensor:
     """Mean of the order statistics ``low`` .. ``high`` - 1 (from 0) of each column of ``rows`` [n, d]: [d]."""
-    return _columns(rows, len(rows), Middle(low, high), lambda at: rows[:, at], at_once=rows.shape[1])
+    return _columns(rows, len(rows), Middle(low, high), lambda at: rows[:, at])
 
 
 def _blocks(d: int, width: int) -> list[slice]:
@@ -85,14 +87,15 @@ def _each(work: Callable[[slice], None], parts: list[slice], device: torch.devic
         list(pool.map(work, parts))
 
 
-def _columns(base: Tensor, n: int, statistic: Statistic, take: Source, at_once: int = 1 << 16) -> Tensor:
-    """``take`` gives the rows of a block of columns; a compiled loop, which needs no memory, takes ``at_once`` of them."""
+def _columns(base: Tensor, n: int, statistic: Statistic, take: Source) -> Tensor:
+    """The statistic of each column: [d]. ``take`` gives the ``n`` rows of a block of columns."""
     d = base.shape[1]
     out = base.new_empty(d)
     compiled = network.kernel(n, d, statistic, base)
     if compiled is not None:
-        for at in _blocks(d, at_once):
-            out[at] = compiled(take(at))
+        for at in _blocks(d, COMPILED):
+            block = take(at)  # of a single column code would be made once more
+            out[at] = compiled(block) if block.shape[1] > 1 else network.run(block.unbind(0), statistic)
         return out
 
     def work(at: slice) -> None:

@@ -12,12 +12,12 @@ import torch
 from sparring_aggregation import network
 from sparring_aggregation.network import POLICY, comparators, selection
 from sparring_aggregation.order import mean_of_ranks
-from sparring_aggregation.statistics import Middle, Nearest, Statistic
+from sparring_aggregation.statistics import Middle, Statistic
 
 SOME: list[tuple[int, Statistic, torch.dtype]] = [
     (2, Middle(0, 2), torch.float64),
     (20, Middle(9, 11), torch.float32),
-    (14, Nearest(8), torch.float32),
+    (14, Middle(3, 11), torch.float32),
 ]
 
 
