@@ -30,8 +30,10 @@ def course(signal: Updates, known: Updates, rule: Callable[[Tensor], Tensor]) ->
     With benign updates ``known``: the sign of what ``rule`` makes of all clients' honest rows; else of the own rows' mean.
     """
     partial = not set(known.ids).isdisjoint(signal.ids)
-    moved = known.params.mean(dim=0) if partial else rule(torch.cat([signal.params, known.params]))
-    return moved.sign()
+    if partial:
+        return known.params.mean(dim=0).sign()
+    order = sorted(range(len(signal.ids) + len(known.ids)), key=lambda k: (*signal.ids, *known.ids)[k])
+    return rule(torch.cat([signal.params, known.params])[order]).sign()
 
 
 def against(signal: Updates, known: Updates, ctx: Round, s: Tensor, b: float) -> Updates:
