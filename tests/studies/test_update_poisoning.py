@@ -40,10 +40,29 @@ BASE = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_what_each_rule_bears(seed: int, tmp_path: Path) -> None:
-    """Eight of twenty clients whose data differ; final accuracies on digits, chance is .1."""
+def test_each_rule_falls_to_what_is_made_for_it(seed: int, tmp_path: Path) -> None:
+    """Eight of twenty clients whose data differ; final accuracies on digits, where chance is .1.
+
+    The margins are about half of what seeds 0 to 2 came to.
+    """
     outcomes = Experiment.of("update-poisoning", seed=seed, **BASE).run(tmp_path).outcomes
     accuracy = {outcome.name: outcome.accuracy or 0.0 for outcome in outcomes}
-    cost = {name: accuracy[f"clean, {name.split(', ')[1]}"] - accuracy[name] for name in accuracy}
-    print(sorted(accuracy.items()))
-    assert min(accuracy[f"clean, {rule}"] for rule in ("mean", "trimmed mean", "median")) >= 0.75
+    cost = {name: accuracy[f"clean, {name.partition(', ')[2]}"] - accuracy[name] for name in accuracy}
+    robust = ("trimmed mean", "median")
+
+    assert min(accuracy[f"clean, {rule}"] for rule in ("mean", *robust)) >= 0.85
+    assert accuracy["clean, krum"] >= 0.45, "one client's update of twenty is worth less, where data differ"
+
+    assert accuracy["sign-flip, mean"] <= 0.25
+    for rule in (*robust, "krum"):
+        assert accuracy[f"sign-flip, {rule}"] >= accuracy["sign-flip, mean"] + 0.15
+
+    for hidden in ("alie", "min-max"):
+        assert cost[f"{hidden}, mean"] <= 0.2, "what hides is outweighed in a mean"
+        for rule in robust:
+            assert cost[f"{hidden}, {rule}"] >= cost[f"{hidden}, mean"] + 0.07
+        assert accuracy[f"{hidden}, krum"] <= 0.3, "what lies near the mean is what Krum chooses"
+
+    for rule in robust:
+        assert cost[f"fang, {rule}"] >= 0.2
+    assert accuracy["fang-krum, krum"] <= 0.3

@@ -11,12 +11,14 @@ from sparring.context import Round
 from sparring.signals import Updates
 from sparring_poisoning.seen import draws
 
+COLUMNS = 1 << 16
+
 
 def trimmed_mean(rows: Tensor, f: int) -> Tensor:
     """Mean [p] of rows [n, p] without the f smallest and f largest values of each coordinate; f at most floor((n - 1) / 2)."""
     n = len(rows)
     f = min(f, (n - 1) // 2)
-    return rows.sort(dim=0).values[f : n - f].mean(dim=0)
+    return torch.cat([block.sort(dim=0).values[f : n - f].mean(dim=0) for block in rows.split(COLUMNS, dim=1)])
 
 
 def median(rows: Tensor) -> Tensor:
@@ -46,8 +48,8 @@ def against(signal: Updates, known: Updates, ctx: Round, s: Tensor, b: float) ->
     u = draws(torch.rand, signal, ctx)
     if not set(known.ids).isdisjoint(signal.ids):
         mu, sigma = known.params.mean(dim=0), known.params.std(dim=0, correction=0)
-        return signal.with_params(mu - s * sigma * (3 + u))
+        return signal.with_params(u.add_(3).mul_(-s * sigma).add_(mu))
     least, greatest = known.params.amin(dim=0), known.params.amax(dim=0)
     extreme = least.where(s > 0, greatest) * s.abs()
-    factor = 1 + (b - 1) * u
-    return signal.with_params((extreme / factor).where(s * extreme > 0, extreme * factor))
+    inwards = (s * extreme > 0).to(u)
+    return signal.with_params(u.mul_(b - 1).add_(1).pow_(1 - 2 * inwards).mul_(extreme))

@@ -24,7 +24,8 @@ def krum(rows: Tensor, f: int) -> Tensor:
     n = len(rows)
     if n == 1:
         return rows[0]
-    return rows[int(_nearest(pairwise(rows - rows.mean(dim=0)), max(n - f - 2, 1)).argmin())]
+    square, _ = pairwise(rows - rows.mean(dim=0))
+    return rows[int(_nearest(square, max(n - f - 2, 1)).argmin())]
 
 
 def _nearest(square: Tensor, k: int) -> Tensor:
@@ -37,8 +38,8 @@ class Search:
     """The search for lambda among rows b [k, p] and a course s [p]; everything it needs of them fits into [k, k] numbers."""
 
     def __init__(self, rows: Tensor, s: Tensor) -> None:
-        self.square = pairwise(rows - rows.mean(dim=0)).cpu()
-        self.norms = rows.double().square().sum(dim=1).cpu()
+        self.square = pairwise(rows - rows.mean(dim=0))[0].cpu()
+        self.norms = rows.norm(dim=1).double().square().cpu()
         self.along = (rows @ s).double().cpu()
         self.size = float(s.abs().sum().clamp(min=1))
 

@@ -57,12 +57,12 @@ class FreeRider(ActiveAttack[Updates], Stateful):
             return signal
         assert ctx.parameters is not None
         change = self._change(ctx.parameters[: signal.layout.parameters].to(signal.rows), ctx.index)
-        sent = all_send(signal, torch.zeros_like(change) if self.config.update == "zero" else change)
+        change = torch.zeros_like(change) if self.config.update == "zero" else change
         if not self.config.noise or ctx.index == self._first:
-            return sent
+            return all_send(signal, change)
         t = ctx.index - self._first
         phi = self.config.noise * self._scale * t**-self.config.decay
-        return sent.with_params(sent.params + phi * draws(torch.randn, signal, ctx))
+        return signal.with_params(draws(torch.randn, signal, ctx).mul_(phi).add_(change))
 
     def _change(self, parameters: Tensor, index: int) -> Tensor:
         """The model's change a round since it was seen last [p]; takes the new one down."""

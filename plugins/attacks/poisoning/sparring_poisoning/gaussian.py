@@ -35,4 +35,4 @@ class Gaussian(ActiveAttack[Updates]):
         assert isinstance(ctx, Round)
         if not signal.ids:
             return signal
-        return signal.with_params(self.config.std * draws(torch.randn, signal, ctx))
+        return signal.with_params(draws(torch.randn, signal, ctx).mul_(self.config.std))

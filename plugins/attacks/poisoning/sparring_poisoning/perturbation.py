@@ -22,11 +22,11 @@ def perturbation(rows: Tensor, direction: Direction) -> Tensor:
     return unit
 
 
-def pairwise(centred: Tensor) -> Tensor:
-    """Squared distances [n, n], float64, between rows [n, p] whose mean is about 0."""
+def pairwise(centred: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distances [n, n] between rows [n, p] whose mean is 0, and their squared norms [n]; float64."""
     gram = (centred @ centred.T).double()
     square = gram.diagonal()
-    return (square[:, None] + square[None, :] - 2 * gram).clamp(min=0)
+    return (square[:, None] + square[None, :] - 2 * gram).clamp(min=0), square
 
 
 def min_max_gamma(rows: Tensor, nabla: Tensor) -> Tensor:
@@ -38,8 +38,8 @@ def min_max_gamma(rows: Tensor, nabla: Tensor) -> Tensor:
     """
     x = rows - rows.mean(dim=0)
     a, h = nabla.double().square().sum(), (x @ nabla).double()
-    between = pairwise(x)
-    slack = (between.max() - x.double().square().sum(dim=1)).clamp(min=0)
+    between, c = pairwise(x)
+    slack = (between.max() - c).clamp(min=0)
     root = (h.square() + a * slack).sqrt()
     larger = (h + root) / a.masked_fill(a == 0, 1)
     stable = slack / (root - h).masked_fill(root == h, 1)
@@ -52,7 +52,7 @@ def min_sum_gamma(rows: Tensor, nabla: Tensor) -> Tensor:
     Sums about the mean $\mu$ leave $n \gamma^2 \lVert\nabla\rVert^2 \le n \max_i \lVert b_i - \mu\rVert^2$: the row may lie
     as far from the mean as the furthest benign one. 0 where $\nabla$ is 0.
     """
-    furthest = (rows - rows.mean(dim=0)).double().norm(dim=1).max()
+    furthest = (rows - rows.mean(dim=0)).norm(dim=1).max().double()
     a = nabla.double().norm()
     gamma: Tensor = furthest / a.masked_fill(a == 0, 1)
     return gamma.masked_fill(a == 0, 0)
