@@ -1,4 +1,4 @@
-"""Attacks on updates against rules: what flips breaks the mean; what hides among the honest rows breaks rules that trust them."""
+"""Attacks on updates against rules: flips break the mean, and what hides among honest rows breaks rules that trust them."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def stand_ins(own: Updates, ctx: Round) -> Updates:
     that draws lie as far from each other as these do (repeating rows would put some at distance 0, which rules of distances
     prefer). With m = 1 all are alike. Each has the mean of the own weights.
     """
-    m, ids = len(own.ids), tuple(i for i in ctx.cohort if i not in own.ids)
+    m, ids = len(own.ids), tuple(sorted(set(ctx.cohort) - set(own.ids)))
     mu = own.rows.mean(dim=0)
     z = torch.randn(max(len(ids) - m, 0), m, generator=ctx.generator(), dtype=own.rows.dtype).to(own.rows.device)
     drawn = mu + z @ (own.rows - mu) / max(m - 1, 1) ** 0.5
