@@ -50,8 +50,8 @@ def test_each_rule_falls_to_what_is_made_for_it(seed: int, tmp_path: Path) -> No
     cost = {name: accuracy[f"clean, {name.partition(', ')[2]}"] - accuracy[name] for name in accuracy}
     robust = ("trimmed mean", "median")
 
-    assert min(accuracy[f"clean, {rule}"] for rule in ("mean", *robust)) >= 0.85
-    assert accuracy["clean, krum"] >= 0.45, "one client's update of twenty is worth less, where data differ"
+    assert min(accuracy[f"clean, {rule}"] for rule in ("mean", *robust)) >= 0.75
+    assert accuracy["clean, krum"] >= 0.4, "one client's update of twenty is worth less, where data differ"
 
     assert accuracy["sign-flip, mean"] <= 0.25
     for rule in (*robust, "krum"):
@@ -64,5 +64,5 @@ def test_each_rule_falls_to_what_is_made_for_it(seed: int, tmp_path: Path) -> No
         assert accuracy[f"{hidden}, krum"] <= 0.3, "what lies near the mean is what Krum chooses"
 
     for rule in robust:
-        assert cost[f"fang, {rule}"] >= 0.2
+        assert cost[f"fang, {rule}"] >= 0.12
     assert accuracy["fang-krum, krum"] <= 0.3

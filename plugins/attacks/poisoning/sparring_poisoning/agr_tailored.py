@@ -27,7 +27,7 @@ class AGRTailored(ActiveAttack[Updates]):
     `ConfigError` where the rule, or what it is to see, is not granted.
 
     Source: Shejwalkar and Houmansadr, "Manipulating the Byzantine: optimizing model poisoning attacks and defenses for
-    federated learning", NDSS 2021, doi 10.14722/ndss.2021.24498, section IV.
+    federated learning", NDSS 2021, doi 10.14722/ndss.2021.24498.
     """
 
     def __init__(self, config: AGRTailoredConfig) -> None:

@@ -80,7 +80,7 @@ class FangKrum(ActiveAttack[Updates]):
     granted what it is to see.
 
     Source: Fang, Cao, Jia and Gong, "Local model poisoning attacks to Byzantine-robust federated learning", USENIX Security
-    2020, 1911.11815, section 4; all copies are identical (the paper's epsilon is 0).
+    2020, 1911.11815; all copies are identical (the paper's epsilon is 0).
     """
 
     def __init__(self, config: FangConfig) -> None:

@@ -25,7 +25,7 @@ class FangTrimmedMean(ActiveAttack[Updates]):
     on parameters; buffers stay. Raises `ConfigError` where it is not granted what it is to see.
 
     Source: Fang, Cao, Jia and Gong, "Local model poisoning attacks to Byzantine-robust federated learning", USENIX Security
-    2020, 1911.11815, section 4; on updates, as in the authors' code, where the paper writes parameters.
+    2020, 1911.11815; on updates, as in the authors' code, where the paper writes parameters.
     """
 
     def __init__(self, config: FangOrderConfig) -> None:

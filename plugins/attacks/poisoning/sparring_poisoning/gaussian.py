@@ -23,7 +23,7 @@ class Gaussian(ActiveAttack[Updates]):
     s sqrt(m) / n.
 
     Source: Blanchard, El Mhamdi, Guerraoui and Stainer, "Machine learning with adversaries: Byzantine tolerant gradient
-    descent", NeurIPS 2017, 1703.02757, section 5; also Xie, Koyejo and Gupta 2018, 1802.10116.
+    descent", NeurIPS 2017, 1703.02757; also Xie, Koyejo and Gupta 2018, 1802.10116.
     """
 
     def __init__(self, config: GaussianConfig) -> None:

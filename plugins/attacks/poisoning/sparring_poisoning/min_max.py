@@ -24,7 +24,7 @@ class MinMax(ActiveAttack[Updates]):
     no rule. Acts on parameters; buffers stay. Raises `ConfigError` where it is not granted what it is to see.
 
     Source: Shejwalkar and Houmansadr, "Manipulating the Byzantine: optimizing model poisoning attacks and defenses for
-    federated learning", NDSS 2021, doi 10.14722/ndss.2021.24498, section V.
+    federated learning", NDSS 2021, doi 10.14722/ndss.2021.24498.
     """
 
     def __init__(self, config: MinMaxConfig) -> None:

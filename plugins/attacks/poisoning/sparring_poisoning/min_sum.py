@@ -25,7 +25,7 @@ class MinSum(ActiveAttack[Updates]):
     it is to see.
 
     Source: Shejwalkar and Houmansadr, "Manipulating the Byzantine: optimizing model poisoning attacks and defenses for
-    federated learning", NDSS 2021, doi 10.14722/ndss.2021.24498, section V.
+    federated learning", NDSS 2021, doi 10.14722/ndss.2021.24498.
     """
 
     def __init__(self, config: MinMaxConfig) -> None:
