@@ -26,9 +26,11 @@ from sparring.context import Round
 from sparring.errors import ConfigError
 from sparring.facts import Controls, Fact, Knows, Sensitivity
 from sparring.layout import Layout
+from sparring.run import Outcome
 from sparring.signals import Cohort, Release, Updates
 from sparring.signature import Step
 from sparring.sites import Site
+from sparring.testing.experiments import outcome
 from sparring.testing.fixtures import make_round
 
 SPECS = {spec.name: spec for spec in sparring_plugins()}
@@ -439,3 +441,23 @@ def test_the_tailored_attack_moves_its_rule_no_less_than_agnostic_ones_along_the
             assert along(sent) >= along(attacked(agnostic, own, ctx, **options).rows) - slack
         if rule is rules[2]:
             assert torch.equal(aggregated(rule, sent, ctx), sent[0])
+
+
+@pytest.mark.parametrize("knowledge", KNOWLEDGE)
+@pytest.mark.parametrize("name", CRAFTED)
+def test_each_runs_with_its_grants_and_not_without(name: str, knowledge: str) -> None:
+    knows = ["aggregator"] * (name in RULED) + ["benign-updates"] * (knowledge == "benign")
+
+    def played(granted: list[str]) -> Outcome:
+        return outcome(
+            federation={"clients": 10, "rounds": 3, "cohort": 6, "optimiser": {"lr": 0.5}},
+            threat_model={"compromised": {"fraction": 0.3, "control": "update"}, "knows": granted},
+            attacks=[{name: {"knowledge": knowledge}}],
+        )
+
+    found = played(knows)
+    assert found.sights[name] == "runs"
+    assert not any("never changed anything" in note for note in found.notes)
+    for grant in knows:
+        without = played([other for other in knows if other != grant])
+        assert without.sights[name] == f"not granted: the threat model gives no Knows({grant})"
