@@ -236,7 +236,7 @@ def test_bulyan_leaves_its_input_and_itself_as_they_were(n: int) -> None:
 ALL = [name for name in SPECS if SPECS[name].kind == "aggregators" and name != "mean"]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [name for name in ALL if name != "monna"])  # mixed rows are no trusted client's
 @pytest.mark.parametrize("n", [11, 40])
 def test_mixed_rows_are_never_formed(name: str, n: int) -> None:
     rows = torch.randn(n, 30, dtype=torch.float64)
