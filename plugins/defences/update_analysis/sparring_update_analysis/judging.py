@@ -53,6 +53,14 @@ def columns(cohort: Cohort, index: Tensor) -> Iterator[Tensor]:
         yield part if cohort.mix is None else cohort.mix.double() @ part
 
 
+def along(cohort: Cohort, vector: Tensor) -> Tensor:
+    """Inner products [m] of the rows with ``vector`` [d], float64, over chunks of columns."""
+    found = torch.zeros(len(cohort.base), dtype=torch.float64, device=cohort.base.device)
+    for at in range(0, len(vector), CHUNK):
+        found += cohort.base[:, at : at + CHUNK].double() @ vector[at : at + CHUNK].double()
+    return found if cohort.mix is None else cohort.mix.double() @ found
+
+
 def judged(cohort: Cohort, layer: str, suspicion: Tensor, flagged: Tensor, *, drop: bool = True) -> Cohort:
     """The cohort with a verdict: ``suspicion`` [m] of its rows, ``flagged`` [m] the malicious, left out if ``drop``.
 
