@@ -30,7 +30,7 @@ class FLTrust(Defence[Cohort]):
     and left out: if that is everybody, the round releases nothing. Suspicion is minus the cosine. ``exclude``: they are left
     out, and the others keep rows and weights. A row that is 0, or so short that the factor leaves its type, has cosine 0. n =
     0: no rows. Raises `NumericalError` for a row that is not finite, `ConfigError` where the cohort's columns are not the
-    model's.
+    model's, or where there are no public data.
 
     Source: Cao, Fang, Liu and Gong: FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping, NDSS 2021,
     2012.13995.
@@ -60,8 +60,11 @@ class FLTrust(Defence[Cohort]):
 
     def _server(self, signal: Cohort, ctx: Round) -> Tensor:
         assert ctx.lab is not None
-        assert ctx.public is not None
         assert ctx.parameters is not None
+        if ctx.public is None or len(ctx.public) == 0:
+            raise ConfigError(
+                f"'{ctx.layer}' needs root examples, and the data set offers no public data; choose one that does"
+            )
         if signal.layout.size != ctx.lab.layout.size:
             raise ConfigError(
                 f"'{ctx.layer}' got rows of {signal.layout.size} numbers, and the model has {ctx.lab.layout.size}; a server's "

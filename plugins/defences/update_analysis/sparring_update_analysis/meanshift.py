@@ -19,8 +19,8 @@ def bandwidth(points: Tensor, quantile: float = 0.5) -> Tensor:
 def mean_shift(points: Tensor) -> Tensor:
     """Labels [n] of clusters of ``points`` [n, k]: centres climb from each point to the mean of those within a bandwidth.
 
-    Of centres within a bandwidth of one another the one with the most points stays, of equal ones the earlier; a point belongs to
-    the nearest centre that stayed. The bandwidth is `bandwidth`'s; at 0, equal points form clusters.
+    Of centres within a bandwidth of one another the one with the most points stays, of equal ones the earlier; a point belongs
+    to the nearest centre that stayed. The bandwidth is `bandwidth`'s; at 0, equal points form clusters.
     Source: Comaniciu and Meer: Mean Shift, IEEE TPAMI 24(5), 2002.
     """
     width, centres = bandwidth(points), points
