@@ -38,7 +38,7 @@ class FoolsGoldConfig(Config):
 class FLTrustConfig(Config):
     """Configuration of `fltrust`."""
 
-    root: int = Field(100, ge=1, le=1_000_000, description="root examples, evenly spaced in the public data (all, if fewer)")
+    root: int = Field(100, ge=20, le=1_000_000, description="root examples, evenly spaced in the public data (all, if fewer)")
     exclude: bool = Field(
         False, description="leave out clients of trust 0 and touch no other row or weight, in place of scaling and weighing"
     )
