@@ -18,18 +18,21 @@ from sparring.signals import Cohort
 from sparring_update_analysis.configs import FoolsGoldConfig
 from sparring_update_analysis.judging import cosines, judged, lengths, parameters
 
+ALIKE = 1e-9
+"""Cosines this near to 1 are 1: what is missing is rounding, and rescaling would make a weight of it."""
+
 
 def weights(similarity: Tensor) -> Tensor:
     r"""The paper's $\alpha$ [n] in [0, 1] from cosines [n, n]: pardon, rescale, logit.
 
-    The diagonal counts as 0, as in the authors' code: $v_i = \max_j cs_{ij} \ge 0$. n = 1: 1. All alike: all 0.
+    The diagonal counts as 0, as in the authors' code: $v_i = \max_j cs_{ij} \ge 0$. Where all are alike, nobody is more so than
+    another, and rescaling makes each 1, as it does for all cosines just below 1. n = 1: 1.
     """
-    n = len(similarity)
-    cs = similarity * (1 - torch.eye(n, dtype=similarity.dtype, device=similarity.device))
+    cs = torch.where(similarity > 1 - ALIKE, 1.0, similarity).fill_diagonal_(0)
     v = cs.max(dim=1).values
     pardon = torch.where(v[None, :] > v[:, None], v[:, None] / v[None, :].clamp(min=torch.finfo(v.dtype).tiny), 1.0)
     alpha = (1 - (cs * pardon).max(dim=1).values).clamp(0, 1)
-    alpha = alpha / alpha.max().clamp(min=torch.finfo(v.dtype).tiny)
+    alpha = torch.where(alpha.max() > 0, alpha / alpha.max(), 1.0)
     return (alpha.logit() + 0.5).clamp(0, 1)
 
 
@@ -50,8 +53,7 @@ class FoolsGold(Defence[Cohort], Stateful):
     As in the paper, $\alpha$ alone is the weight, whatever number of examples a client claims; the mean behind it divides by
     their sum. Clients of weight 0 are flagged and left out; suspicion is $1 - \alpha_i$. ``exclude``: they are left out, and
     the others keep their weights. Histories [p] are kept per client id, also while it is not sampled. A zero history is like no
-    other. n = 0: no rows; n = 1: weight 1; all alike: nobody is left, and the round releases nothing. Raises `NumericalError`
-    for a row that is not finite.
+    other. n = 0: no rows; n = 1, or all alike: weight 1. Raises `NumericalError` for a row that is not finite.
 
     Source: Fung, Yoon and Beschastnikh: Mitigating Sybils in Federated Learning Poisoning, 2018, 1808.04866 (RAID 2020).
     """

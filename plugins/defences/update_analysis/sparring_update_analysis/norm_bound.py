@@ -39,6 +39,6 @@ class NormBound(Defence[Cohort]):
             return signal
         norms = lengths(parameters(signal), ctx.layer)
         bound = self.config.bound
-        M = torch.as_tensor(self.config.factor * norms.quantile(0.5) if bound is None else bound)
+        M = self.config.factor * norms.quantile(0.5) if bound is None else torch.full_like(norms[0], bound)
         seen = judged(signal, ctx.layer, norms, torch.zeros_like(norms, dtype=torch.bool))
         return shortened(seen, norms, M)

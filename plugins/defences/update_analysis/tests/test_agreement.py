@@ -40,7 +40,7 @@ def foolsgold(histories: Rows) -> list[float]:
     top = max(alpha)
     out = []
     for a in alpha:
-        a = a / top if top > 0 else 0.0
+        a = a / top if top > 1e-9 else 1.0
         out.append(1.0 if a == 1 else 0.0 if a == 0 else min(max(float(np.log(a / (1 - a))) + 0.5, 0.0), 1.0))
     return out
 
