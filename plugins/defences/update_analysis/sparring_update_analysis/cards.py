@@ -12,7 +12,7 @@ from sparring.context import Round
 from sparring.keys import Key
 from sparring.lab import Lab
 from sparring.layout import Layout
-from sparring.signals import Cohort, DataShape, Examples, ModelPlan
+from sparring.signals import Cohort, DataShape, ModelPlan
 from sparring.testing.experiments import CLASSES, FEATURES, Blobs, linear
 from sparring.testing.fixtures import make_round, make_setup
 from sparring.verdicts import Verdict, auc
@@ -175,7 +175,7 @@ def fltrust() -> dict[str, float]:
     """Real updates of a linear model: attackers flip theirs and scale them by 4, or lean against the common direction."""
     lab, ctx, rows = _trained()
     assert ctx.public is not None
-    few = Examples(*(part[ctx.public.y == 0] for part in (ctx.public.x, ctx.public.y)))
+    few = ctx.public.take((ctx.public.y == 0).nonzero().flatten())
     flipped, leaning = rows.clone(), rows.clone()
     flipped[:HELD] *= -4
     leaning[:HELD] -= 0.1 * rows[HELD:].mean(0)

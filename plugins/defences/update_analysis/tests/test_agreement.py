@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from sparring_update_analysis.plugin import sparring_plugins
 from sparring.signals import Cohort, Updates
 from sparring.testing.fixtures import make_layout, make_round
 
-SPECS = {spec.name: spec for spec in sparring_plugins()}
+SPECS: dict[str, Any] = {spec.name: spec for spec in sparring_plugins()}
 FEW = settings(max_examples=25, deadline=None)
 Rows = np.ndarray
 
@@ -90,7 +91,7 @@ def mean_shift(points: Rows) -> list[int]:
         tops.append(at)
     crowd = [sum(np.linalg.norm(p - at) <= width for p in points) for at in tops]
     stays: list[Rows] = []
-    for k in sorted(range(n), key=lambda k: -crowd[k]):
+    for k in sorted(range(n), key=lambda k: -int(crowd[k])):
         if all(np.linalg.norm(tops[k] - other) > width for other in stays):
             stays.append(tops[k])
     return [int(np.argmin([np.linalg.norm(p - at) for at in stays])) for p in points]
@@ -112,7 +113,8 @@ def cohort(rows: Rows) -> Cohort:
 def after(name: str, rows: Rows, **options: object) -> Cohort:
     (layer,) = SPECS[name].layers
     made = layer.build(SPECS[name].config(**options))
-    return made.defence_transform(cohort(rows), make_round(name, cohort=range(10, 10 + len(rows))))
+    found: Cohort = made.defence_transform(cohort(rows), make_round(name, cohort=range(10, 10 + len(rows))))
+    return found
 
 
 @given(rows=rows_of(1))
@@ -168,7 +170,7 @@ def test_rlr_negates_coordinate_by_coordinate(rows: Rows, theta: int) -> None:
     assert found.total == w.sum()
     streamed = spec.build(spec.config(theta=theta))
     parts = [
-        Updates(signal.rows[a : a + 2], signal.layout, tuple(range(len(rows)))[a : a + 2], signal.weights[a : a + 2])
+        Updates(signal.rows[a : a + 2], signal.layout, tuple(range(len(rows)))[a : a + 2], torch.from_numpy(w)[a : a + 2])
         for a in range(0, len(rows), 2)
     ]
     whole = streamed.init(parts[0])

@@ -28,7 +28,7 @@ from sparring.sites import Site
 from sparring.testing.fixtures import make_layout, make_round, tiny_lab, tiny_layout, tiny_public
 from sparring.verdicts import Verdict
 
-SPECS = {spec.name: spec for spec in sparring_plugins()}
+SPECS: dict[str, Any] = {spec.name: spec for spec in sparring_plugins()}
 OWN = ["norm-bound", "foolsgold", "fltrust", "dnc", "signguard", "sattler-clustering", "clipped-clustering", "reputation"]
 FILTERS = ["dnc", "signguard", "sattler-clustering", "clipped-clustering", "reputation"]
 FLAT = settings(max_examples=30, deadline=None)
