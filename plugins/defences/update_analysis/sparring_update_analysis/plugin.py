@@ -24,7 +24,7 @@ from sparring_update_analysis.configs import (
     SignGuardConfig,
 )
 from sparring_update_analysis.plugin_models import OTHERS
-from sparring_update_analysis.signatures import READS, SCALED, SHRUNK, analysis
+from sparring_update_analysis.signatures import BOUNDED, FILTERED, READS, WEIGHED, analysis
 
 if TYPE_CHECKING:
     from sparring_update_analysis.clipped_clustering import ClippedClustering
@@ -95,22 +95,23 @@ def _rlr(config: RLRConfig) -> RobustLearningRate:
 def _bounded(config: NormBoundConfig) -> Signature:
     reason = "no client moves the mean by more than its share of the bound; a backdoor within the bound passes"
     if config.bound is None:
-        return analysis(reason, SHRUNK)
-    return analysis(reason, SHRUNK, needs=(Identified(),), gives=(Clipped("l2", "client", bound=config.bound),))
+        return analysis(reason, BOUNDED)
+    return analysis(reason, BOUNDED, needs=(Identified(),), gives=(Clipped("l2", "client", bound=config.bound),))
 
 
 def _alike(config: FoolsGoldConfig) -> Signature:
     reason = "clients that pursue one goal send updates more alike than honest ones, whose data differ; a lone attacker passes"
-    return analysis(reason, SHRUNK if config.exclude else (*SCALED, Clipped(unit="client")), needs=(Identified(),))
+    return analysis(reason, FILTERED if config.exclude else WEIGHED, needs=(Identified(),))
 
 
 def _trusted(config: FLTrustConfig) -> Signature:
     reason = "an update that points away from the server's own counts for nothing, and none is longer; root data must be clean"
-    return analysis(reason, SHRUNK if config.exclude else SCALED, needs=(PublicData(),))
+    return analysis(reason, FILTERED if config.exclude else WEIGHED, needs=(PublicData(),))
 
 
 def _spectral(config: DnCConfig) -> Signature:
-    return analysis(f"at most f = {config.f} clients shift the mean along one direction, in which they are outliers", SHRUNK)
+    reason = f"at most f = {config.f} clients shift the mean along one direction, in which they are outliers"
+    return analysis(reason, BOUNDED if config.iterations == 1 else FILTERED)
 
 
 NORM_BOUND = DefenceSpec(
@@ -150,7 +151,9 @@ SIGNGUARD = DefenceSpec(
         Layer(
             site=Site.COHORT,
             build=_signguard,
-            signature=analysis("what harms the model changes the signs or the norms of updates; honest clients agree", SHRUNK),
+            signature=analysis(
+                "what harms the model changes the signs or the norms of updates; honest clients agree", FILTERED
+            ),
         ),
     ),
 )
@@ -163,7 +166,7 @@ SATTLER_CLUSTERING = DefenceSpec(
         Layer(
             site=Site.COHORT,
             build=_sattler_clustering,
-            signature=analysis("honest clients, the majority, are nearer to one another in direction than others", SHRUNK),
+            signature=analysis("honest clients, the majority, are nearer to one another in direction than others", BOUNDED),
         ),
     ),
 )
@@ -176,7 +179,7 @@ CLIPPED_CLUSTERING = DefenceSpec(
         Layer(
             site=Site.COHORT,
             build=_clipped_clustering,
-            signature=analysis("honest clients, the majority, point more alike than others, and no row is long", SHRUNK),
+            signature=analysis("honest clients, the majority, point more alike than others, and no row is long", FILTERED),
         ),
     ),
 )
@@ -191,7 +194,7 @@ REPUTATION = DefenceSpec(
             build=_reputation,
             signature=analysis(
                 "whom analyses flag in round after round is left out in rounds in which they are fooled",
-                SHRUNK,
+                FILTERED,
                 needs=(Identified(), Judged()),
             ),
         ),

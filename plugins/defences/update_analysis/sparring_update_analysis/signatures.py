@@ -19,10 +19,16 @@ from sparring.signature import Signature
 
 READS = (Readable("aggregator", "update", "client"), Space("real"))
 """What whoever analyses single updates needs."""
-SCALED = (Summable(), Identified(), Judged(), Space("real"), PerExample(), PoissonSampled())
-"""What multiplying rows by numbers of their own leaves true, and weighing them: a row stays with its client."""
-SHRUNK = (*SCALED, Weighted(), Clipped(unit="client"))
-"""What leaving rows out and shortening others leaves true: no weight changes, and no row grows."""
+WEIGHED = (Summable(), Identified(), Judged(), Space("real"), PerExample(), PoissonSampled("example"))
+"""What weighing, scaling and leaving out rows leaves true: a row stays with its client."""
+FILTERED = (*WEIGHED, Weighted())
+"""What holds besides where no weight of a row that stays is changed."""
+BOUNDED = (*FILTERED, PoissonSampled("client"), Clipped(unit="client"))
+"""What holds besides where no row grows, somebody always stays, and nothing is remembered.
+
+From these a later layer computes its noise. Where a round may release nothing, that shows; and a record of earlier rounds lets
+clients act on rounds for which they were not sampled.
+"""
 
 
 def analysis(reason: str, keeps: tuple[Fact, ...], needs: tuple[Fact, ...] = (), gives: tuple[Fact, ...] = ()) -> Signature:

@@ -19,7 +19,19 @@ from sparring.aggregate import WeightedMean
 from sparring.checker import Report, walk
 from sparring.defaults import averaging
 from sparring.errors import ConfigError, NumericalError
-from sparring.facts import Clipped, Fact, Identified, Judged, PublicData, Readable, Sensitivity, Space, Summable, Weighted
+from sparring.facts import (
+    Clipped,
+    Fact,
+    Identified,
+    Judged,
+    PoissonSampled,
+    PublicData,
+    Readable,
+    Sensitivity,
+    Space,
+    Summable,
+    Weighted,
+)
 from sparring.layout import Layout
 from sparring.schema import File, validated
 from sparring.signals import Cohort, Examples
@@ -359,8 +371,16 @@ def test_analyses_give_judged_and_keep_what_is_still_true(name: str) -> None:
     given = signature(name)
     assert Judged() in given.gives
     assert all(given.survives(fact) for fact in (Summable(), Identified(), Judged(), Space("real")))
-    assert given.survives(Clipped("l2", "client", "all", 1.0)) == (name != "fltrust")
     assert not given.survives(Sensitivity("client", 1.0))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_bounds_survive_only_where_somebody_always_stays_and_nothing_is_remembered(name: str) -> None:
+    bounds = (Clipped("l2", "client", "all", 1.0), PoissonSampled("client", 0.1))
+    kept = [signature(name).survives(fact) for fact in bounds]
+    assert kept == [name in ("norm-bound", "dnc", "sattler-clustering")] * 2
+    assert not signature("dnc", iterations=2).survives(bounds[0])
+    assert all(signature(name).survives(PoissonSampled("example", 0.1)) for name in OWN)
 
 
 def test_rlr_turns_clipping_into_sensitivity_and_loses_weighted() -> None:
