@@ -159,6 +159,13 @@ def test_mean_shift_clusters_as_the_loops_do(points: Rows) -> None:
     assert all((ours[i] == ours[j]) == (theirs[i] == theirs[j]) for i, j in pairs)
 
 
+def test_many_equal_points_are_one_cluster() -> None:
+    points = torch.from_numpy(np.random.default_rng(0).uniform(size=(1, 3))).expand(40, 3)
+    assert meanshift.mean_shift(points).tolist() == [0] * 40
+    two = torch.cat([points[:30], 1 + points[:10]])
+    assert meanshift.mean_shift(two).unique(return_counts=True)[1].tolist() == [30, 10]
+
+
 @given(rows=rows_of(4, 9), theta=st.integers(1, 4))
 @FEW
 def test_rlr_negates_coordinate_by_coordinate(rows: Rows, theta: int) -> None:
