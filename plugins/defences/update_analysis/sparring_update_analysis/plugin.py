@@ -24,7 +24,7 @@ from sparring_update_analysis.configs import (
     SignGuardConfig,
 )
 from sparring_update_analysis.plugin_models import OTHERS
-from sparring_update_analysis.signatures import BOUNDED, FILTERED, READS, WEIGHED, analysis
+from sparring_update_analysis.signatures import BOUNDED, READS, SCALED, SHRUNK, analysis
 
 if TYPE_CHECKING:
     from sparring_update_analysis.clipped_clustering import ClippedClustering
@@ -101,17 +101,17 @@ def _bounded(config: NormBoundConfig) -> Signature:
 
 def _alike(config: FoolsGoldConfig) -> Signature:
     reason = "clients that pursue one goal send updates more alike than honest ones, whose data differ; a lone attacker passes"
-    return analysis(reason, FILTERED if config.exclude else WEIGHED, needs=(Identified(),))
+    return analysis(reason, SHRUNK if config.exclude else SCALED, needs=(Identified(),))
 
 
 def _trusted(config: FLTrustConfig) -> Signature:
     reason = "an update that points away from the server's own counts for nothing, and none is longer; root data must be clean"
-    return analysis(reason, FILTERED if config.exclude else WEIGHED, needs=(PublicData(),))
+    return analysis(reason, SHRUNK if config.exclude else SCALED, needs=(PublicData(),))
 
 
 def _spectral(config: DnCConfig) -> Signature:
     reason = f"at most f = {config.f} clients shift the mean along one direction, in which they are outliers"
-    return analysis(reason, BOUNDED if config.iterations == 1 else FILTERED)
+    return analysis(reason, BOUNDED if config.iterations == 1 else SHRUNK)
 
 
 NORM_BOUND = DefenceSpec(
@@ -151,9 +151,7 @@ SIGNGUARD = DefenceSpec(
         Layer(
             site=Site.COHORT,
             build=_signguard,
-            signature=analysis(
-                "what harms the model changes the signs or the norms of updates; honest clients agree", FILTERED
-            ),
+            signature=analysis("what harms the model changes the signs or the norms of updates; honest clients agree", SHRUNK),
         ),
     ),
 )
@@ -179,7 +177,7 @@ CLIPPED_CLUSTERING = DefenceSpec(
         Layer(
             site=Site.COHORT,
             build=_clipped_clustering,
-            signature=analysis("honest clients, the majority, point more alike than others, and no row is long", FILTERED),
+            signature=analysis("honest clients, the majority, point more alike than others, and no row is long", SHRUNK),
         ),
     ),
 )
@@ -194,7 +192,7 @@ REPUTATION = DefenceSpec(
             build=_reputation,
             signature=analysis(
                 "whom analyses flag in round after round is left out in rounds in which they are fooled",
-                FILTERED,
+                SHRUNK,
                 needs=(Identified(), Judged()),
             ),
         ),

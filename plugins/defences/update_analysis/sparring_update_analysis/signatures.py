@@ -19,11 +19,11 @@ from sparring.signature import Signature
 
 READS = (Readable("aggregator", "update", "client"), Space("real"))
 """What whoever analyses single updates needs."""
-WEIGHED = (Summable(), Identified(), Judged(), Space("real"), PerExample(), PoissonSampled("example"))
+SCALED = (Summable(), Identified(), Judged(), Space("real"), PerExample(), PoissonSampled("example"))
 """What weighing, scaling and leaving out rows leaves true: a row stays with its client."""
-FILTERED = (*WEIGHED, Weighted())
+SHRUNK = (*SCALED, Weighted())
 """What holds besides where no weight of a row that stays is changed."""
-BOUNDED = (*FILTERED, PoissonSampled("client"), Clipped(unit="client"))
+BOUNDED = (*SHRUNK, PoissonSampled("client"), Clipped(unit="client"))
 """What holds besides where no row grows, somebody always stays, and nothing is remembered.
 
 From these a later layer computes its noise. Where a round may release nothing, that shows; and a record of earlier rounds lets
