@@ -1,12 +1,12 @@
-"""k-means and the gap statistic for few points, many samples at once."""
+"""k-means and the gap statistic for few points on the CPU, many samples at once."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-STEPS = 50
-"""Lloyd steps; few points in few dimensions settle in far fewer."""
+STEPS = 100
+"""Most steps; few points settle in far fewer."""
 
 
 def kmeans(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -20,10 +20,14 @@ def kmeans(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     for _ in range(k - 1):
         picked.append(_pick(x, _squared(x, torch.cat(picked, dim=1)).amin(2).argmax(1)))
     centres = torch.cat(picked, dim=1)
+    labels, before = _squared(x, centres).argmin(2), None
     for _ in range(STEPS):
-        own = torch.nn.functional.one_hot(_squared(x, centres).argmin(2), k).to(x)
+        if before is not None and torch.equal(labels, before):
+            break
+        own = torch.nn.functional.one_hot(labels, k).to(x)
         sizes = own.sum(1)[:, :, None]
         centres = torch.where(sizes > 0, own.transpose(1, 2) @ x / sizes.clamp(min=1), centres)
+        labels, before = _squared(x, centres).argmin(2), labels
     least = _squared(x, centres).min(2)
     return least.indices, least.values.sum(1)
 
@@ -41,14 +45,21 @@ def gap_statistic(x: Tensor, most: int, references: int, generator: torch.Genera
         return 1
     low, high = x.amin(0), x.amax(0)
     scaled = (x - low) / torch.where(high > low, high - low, 1.0)
-    uniform = torch.rand(references, *x.shape, generator=generator, dtype=torch.float64).to(x)
+    uniform = torch.rand(references, *x.shape, generator=generator, dtype=torch.float64).to(x.dtype)
     samples = torch.cat([scaled[None], uniform])
-    tiny = torch.finfo(x.dtype).tiny
-    logs = torch.stack([kmeans(samples, k)[1].clamp(min=tiny).log() for k in range(1, min(most + 1, n - 1) + 1)])
-    gaps = logs[:, 1:].mean(1) - logs[:, 0]
-    spread = logs[:, 1:].std(1, correction=0) * (1 + 1 / references) ** 0.5
-    enough = (gaps[:-1] >= gaps[1:] - spread[1:]).tolist()
-    return enough.index(True) + 1 if True in enough else min(most, n - 1)
+
+    def gap(k: int) -> tuple[float, float]:
+        logs = kmeans(samples, k)[1].clamp(min=torch.finfo(x.dtype).tiny).log()
+        spread = logs[1:].std(correction=0) * (1 + 1 / references) ** 0.5
+        return float(logs[1:].mean() - logs[0]), float(spread)
+
+    here = gap(1)
+    for k in range(1, min(most, n - 1)):
+        after = gap(k + 1)
+        if here[0] >= after[0] - after[1]:
+            return k
+        here = after
+    return min(most, n - 1)
 
 
 def _pick(x: Tensor, index: Tensor) -> Tensor:

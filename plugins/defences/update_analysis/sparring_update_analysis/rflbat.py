@@ -28,7 +28,7 @@ class RFLBAT(Defence[Cohort]):
     The components come from the eigenvectors of the centred Gram matrix [n, n] of the parameter columns: no d x d matrix and no
     second pass over the rows. An axis whose variance is rounding, below 1e-12 of the first, counts as 0. Suspicion is the
     distance in the plane from the mean of those who are kept. Weights stay. References are drawn from the layer's stream,
-    clients in ascending order. n < 3: nobody is judged. Raises `NumericalError` for a row that is not finite.
+    clients in ascending order, all n x n work on the CPU. n < 3: nobody is judged. Raises `NumericalError` for a row that is not finite.
 
     Source: Wang, Zhai, Zhan and Ning: RFLBAT: A Robust Federated Learning Algorithm against Backdoor Attack, 2022, 2201.03772.
     """
@@ -45,19 +45,19 @@ class RFLBAT(Defence[Cohort]):
             return signal
         seen = parameters(signal)
         lengths(seen, ctx.layer)
-        suspicion = torch.zeros(n, dtype=torch.float64, device=signal.base.device)
+        device, suspicion = signal.base.device, torch.zeros(n, dtype=torch.float64)
         if n < 3:
-            return judged(signal, ctx.layer, suspicion, suspicion > 0)
-        order = by_client(signal)
-        x = principal(seen.gram[order][:, order], config.components)
-        alike = cosines(seen.inner)[order][:, order]
+            return judged(signal, ctx.layer, suspicion.to(device), suspicion.to(device) > 0)
+        order = by_client(signal).cpu()
+        gram, alike = torch.stack([seen.gram, cosines(seen.inner)]).cpu()[:, order][:, :, order]
+        x = principal(gram, config.components)
         kept = near(x, config.outer)
         kept = kept[self._cluster(x[kept], alike[kept][:, kept], ctx)]
         kept = kept[near(x[kept], config.inner)]
         suspicion[order] = torch.linalg.vector_norm(x - x[kept].mean(0), dim=1)
         flagged = torch.ones_like(suspicion, dtype=torch.bool)
         flagged[order[kept]] = False
-        return judged(signal, ctx.layer, suspicion, flagged)
+        return judged(signal, ctx.layer, suspicion.to(device), flagged.to(device))
 
     def _cluster(self, x: Tensor, alike: Tensor, ctx: Round) -> Tensor:
         """Positions of the cluster whose members are least alike."""
