@@ -159,7 +159,7 @@ def deepsight() -> dict[str, float]:
 
 
 def quadratic(layer: FLDetector, bad: int, rounds: int = 14, seed: int = 0) -> tuple[list[float], float, float]:
-    """AUC in each round, and shares of attackers and of honest clients flagged in the last, of 12 clients with quadratic losses.
+    """AUC in each round, and shares flagged in the last of attackers and of others, of 12 clients with quadratic losses.
 
     Client i sends -(A_i (w - c_i)) / 10 [30] with noise of a hundredth; attackers, the last, send the common step reversed
     and noise as large as it.
@@ -210,7 +210,8 @@ def crfl() -> dict[str, float]:
 
     def model(index: int, rounds: int) -> Tensor:
         ctx = replace(make_round("crfl", index=index), rounds=rounds, parameters=start)
-        return start.double() + CRFL(config).defence_transform(push, ctx).vector.double()
+        made: Release = CRFL(config).defence_transform(push, ctx)
+        return start.double() + made.vector.double()
 
     clean, noisy = model(0, 1), model(0, 2)
     lab, row = lab_of()

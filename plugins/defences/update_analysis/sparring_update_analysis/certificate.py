@@ -25,7 +25,7 @@ class Certificate:
 
 @torch.no_grad()
 def smoothed_votes(lab: Lab, row: Tensor, inputs: Tensor, sigma: float, copies: int, generator: torch.Generator) -> Tensor:
-    """Votes [m, K] for ``inputs`` [m, ...] of M = ``copies`` models, the model ``row`` [d] plus N(0, sigma^2 I) on parameters."""
+    """Votes [m, K] on ``inputs`` [m, ...] of M = ``copies`` models: ``row`` [d] with N(0, sigma^2 I) on its parameters."""
     module, p = lab.model(row), lab.layout.parameters
     votes = torch.zeros(len(inputs), lab.plan.shape.classes, dtype=torch.long, device=inputs.device)
     for _ in range(copies):
@@ -59,7 +59,7 @@ def contraction(rho: float, sigma: float) -> float:
 
 
 def radius(p_a: Tensor, p_b: Tensor, poisoned: Sequence[float], later: Sequence[tuple[float, float]] = ()) -> Tensor:
-    r"""The certified radius [m]: no displacement of at most RAD of the model before clipping, in each poisoned round, flips the vote.
+    r"""The certified radius [m]: no displacement of the model by up to RAD before clipping in each poisoned round flips a vote.
 
     $$RAD = \sqrt{ \frac{-2 \log(1 - (\sqrt{p_A} - \sqrt{p_B})^2)}
                        {\sum_{t \in adv} \sigma_t^{-2} \prod_{t > t_{adv}} (2 \Phi(\rho_t/\sigma_t) - 1)} }$$
@@ -67,12 +67,14 @@ def radius(p_a: Tensor, p_b: Tensor, poisoned: Sequence[float], later: Sequence[
     ``poisoned``: sigma_t of the rounds in which attackers take part; ``later``: (rho_t, sigma_t) of every round behind the last
     of them, up to T, whose sigma_T is that of the voting copies. 0 where p_A <= p_B.
 
-    Proof. P and Q are the laws of the voting model without and with the attack. (1) From equal states, a poisoned round moves w_t
-    by at most RAD, clipping moves no two points apart, so the noised models differ by KL <= RAD^2 / (2 sigma_t^2); by the
-    chain rule the trajectories up to the last poisoned round by their sum, and so do the models at its end. (2) Each later
-    round is one Markov kernel in both worlds: KL shrinks by its `contraction`. (3) The vote is a function of the model. If Q(c) >=
-    Q(A) for some c, then KL(Q, P) >= min over q_A <= q_c of the divergence on {A}, {c}, the rest, which q_A = q_c proportional to
-    sqrt(P(A) P(c)) attains: -log(1 - (sqrt P(A) - sqrt P(c))^2), which grows with P(A) and falls with P(c). Hence no such c.
+    Proof. P and Q are the laws of the voting model in the world whose votes are counted and in one that differs from it
+    by the attack. (1) From equal states, a poisoned round moves w_t by at most RAD, clipping moves no two points apart,
+    so the noised models differ by KL <= RAD^2 / (2 sigma_t^2); by the chain rule the trajectories up to the last poisoned
+    round differ by the sum of these at most, and so do the models at its end. (2) Each later round is one Markov kernel
+    in both worlds: KL shrinks by its `contraction`. (3) The vote is a function of the model. If Q(c) >= Q(A) for some c,
+    then KL(Q, P) is at least the least one on {A}, {c}, the rest with q_A <= q_c; q_A = q_c proportional to sqrt(P(A)
+    P(c)) attains it: -log(1 - (sqrt P(A) - sqrt P(c))^2), which grows with P(A) > P(c) and falls with P(c). A smaller KL
+    leaves no such c.
 
     The paper's theorem is the case of one poisoned round in which R attackers move the model by RAD = sum_i 2 p_i gamma_i tau_i
     eta_i (q_i / n_i) L_Z |delta_i| at most; where updates are clipped to C, attackers of share p move it by 2 C p at most.

@@ -48,6 +48,9 @@ class RFLBATConfig(Config):
     clusters: int = Field(10, ge=1, le=100, description="most clusters that the gap statistic considers")
     references: int = Field(20, ge=2, le=1000, description="uniform samples of the gap statistic; the published code's are 5")
     outer: float = Field(
-        10.0, ge=1, le=1e6, description="epsilon_1: sum of distances, over the cohort's median one, beyond which a client is out"
+        10.0,
+        ge=1,
+        le=1e6,
+        description="epsilon_1: sum of distances over the cohort's median one, beyond which a client is out",
     )
     inner: float = Field(4.0, ge=1, le=1e6, description="epsilon_2: the same within the cluster that is kept")

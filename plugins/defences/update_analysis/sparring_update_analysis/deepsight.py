@@ -28,17 +28,18 @@ LARGEST = 1e6
 class DeepSight(Defence[Cohort]):
     r"""Leaves out clusters with a share of at least tau suspects, and shortens the rest to the median norm S.
 
-    Of the output layer's update, weights W [K, h] and bias b [K] of client k:
-    energies $e_i = |b_i| + \sum_h |W_{ih}|$; NEUPs $c_i = e_i^2 / \sum_j e_j^2$; threshold exceedings
-    $TE = \#\{i: c_i > \max(0.01, 1/K) \max_j c_j\}$. A client is a suspect iff $TE_k \le \mathrm{median}(TE)/2$: its data have few labels.
+    Of the update of the output layer, weights W [K, h] and bias b [K]: energies $e_i = |b_i| + \sum_h |W_{ih}|$; NEUPs
+    $c_i = e_i^2 / \sum_j e_j^2$; threshold exceedings $TE = \#\{i: c_i > \max(0.01, 1/K) \max_j c_j\}$. A client with at
+    most half the median TE is a suspect: its data have few labels.
     DDifs $\frac 1M \sum_m p_i(x_m; G + \Delta_k) / p_i(x_m; G)$ [K], for M random inputs in [0, 1], p the softmax outputs.
-    Distances are cosine ones of b, Euclidean ones of NEUPs and of the DDifs of each of three draws. HDBSCAN clusters each; two clients
-    are at distance 0 where they share a cluster, else 1; the mean over b, NEUPs and the mean of DDifs is clustered once more.
-    A client in no cluster is a cluster of its own. Suspicion is the share of suspects in the client's cluster, in [0, 1].
+    Distances are cosine ones of b, Euclidean ones of NEUPs and of the DDifs of each of three draws. HDBSCAN clusters
+    each; two clients are at distance 0 where they share a cluster, else 1; the mean over b, NEUPs and the mean of DDifs
+    is clustered once more. A client in no cluster is a cluster of its own. Suspicion is the share of suspects in the
+    client's cluster, in [0, 1].
 
     The output layer is the last segment of two or more dimensions (of K rows, if there is one), and the bias beside it; where
-    there is no such segment the last one stands for it. Without a bias, the sums of its weights take its place; where rows are not
-    the run's model, DDifs are left out. S is the median of all n norms of parameter columns; weights stay. Fewer than
+    there is no such segment the last one stands for it. Without a bias, the sums of its weights take its place; where rows are
+    not the run's model, DDifs are left out. S is the median of all n norms of parameter columns; weights stay. Fewer than
     ``min_cluster`` rows form no cluster: each is judged by itself. Each client's model answers 3 M inputs.
     Raises `NumericalError` for a row that is not finite.
 

@@ -25,11 +25,12 @@ class FLDetector(Defence[Cohort], Stateful):
     $$\hat g_i^t = g_i^{t-1} + \hat H^t (w_t - w_{t-1}), \qquad d^t = (\lVert \hat g_i^t - g_i^t \rVert_2)_i, \qquad
       s_i^t = \tfrac 1N \sum_{r=0}^{N-1} d_i^{t-r} / \lVert d^{t-r} \rVert_1$$
 
-    g are parameter columns [n, p], w the global model at the start of a round, H the L-BFGS product (`hessian_product`) from the
-    last N pairs of model and mean-update differences; the mean is the weighted one of the rows handed on. A client that was
-    absent is predicted from when it was last here, if that is at most N rounds ago. From round ``start`` on, scores that the
-    gap statistic splits are split by 2-means, and the upper group is flagged and left out: the paper restarts training without
-    them. Who has no score yet has the median one. n < 3 or equal scores: nobody is flagged.
+    g are parameter columns [n, p], w the global model at the start of a round, H the L-BFGS product (`hessian_product`)
+    from the last N pairs of model and mean-update differences; the mean is the weighted one of the rows handed on (who is
+    in it changes with the cohort, which reads as curvature). A client that was absent is predicted from when it was last
+    here, if that is at most N rounds ago. From round ``start`` on, scores that the gap statistic splits are split by
+    2-means, and the upper group is flagged and left out: the paper restarts training without them. Who has no score yet
+    has the median one. n < 3 or equal scores: nobody is flagged.
 
     State: each client's last update (O(n p) numbers) and 2 (N + 1) rows [p]. Raises `NumericalError` for a row that is not
     finite, `CompositionError` for mixed rows.
@@ -71,7 +72,9 @@ class FLDetector(Defence[Cohort], Stateful):
         if len(signal) == 0:
             return signal
         if signal.ids is None:
-            raise CompositionError(f"'{ctx.layer}' keeps a history of each client, and rows are mixed; put it before what mixes them")
+            raise CompositionError(
+                f"'{ctx.layer}' keeps a history of each client, and rows are mixed; put it before what mixes them"
+            )
         seen = parameters(signal)
         lengths(seen, ctx.layer)
         self.models[ctx.index] = ctx.parameters[: seen.base.shape[1]].clone()
@@ -149,5 +152,5 @@ def hessian_product(S: Tensor, Y: Tensor, V: Tensor) -> Tensor:
     L = SY.tril(-1)
     middle = torch.cat([torch.cat([sigma * SS, L], dim=1), torch.cat([L.T, -SY.diagonal().diag()], dim=1)])
     weights = torch.linalg.pinv(middle, hermitian=True) @ torch.cat([sigma * S, Y]) @ V.T
-    made = sigma * V - weights.T @ torch.cat([sigma * S, Y])
+    made: Tensor = sigma * V - weights.T @ torch.cat([sigma * S, Y])
     return made.nan_to_num(0.0, 0.0, 0.0)

@@ -37,8 +37,8 @@ def gap_statistic(x: Tensor, most: int, references: int, generator: torch.Genera
 
     $$Gap(k) = \tfrac 1B \sum_b \log W_{kb} - \log W_k, \qquad s_k = \mathrm{sd}_b(\log W_{kb}) \sqrt{1 + 1/B}$$
 
-    W_k is the inertia of x, each column scaled to [0, 1], and W_kb that of B = ``references`` uniform samples of n points. 1 for
-    fewer than three points and for equal ones. Source: Tibshirani, Walther and Hastie, JRSS B 63, 2001.
+    W_k is the inertia of x, each column scaled to [0, 1], and W_kb that of B = ``references`` uniform samples of n points. 1
+    for fewer than three points and for equal ones. Source: Tibshirani, Walther and Hastie, JRSS B 63, 2001.
     """
     n = len(x)
     if n < 3:

@@ -28,7 +28,8 @@ class RFLBAT(Defence[Cohort]):
     The components come from the eigenvectors of the centred Gram matrix [n, n] of the parameter columns: no d x d matrix and no
     second pass over the rows. An axis whose variance is rounding, below 1e-12 of the first, counts as 0. Suspicion is the
     distance in the plane from the mean of those who are kept. Weights stay. References are drawn from the layer's stream,
-    clients in ascending order, all n x n work on the CPU. n < 3: nobody is judged. Raises `NumericalError` for a row that is not finite.
+    clients in ascending order, all n x n work on the CPU. n < 3: nobody is judged. Raises `NumericalError` for a row that is
+    not finite.
 
     Source: Wang, Zhai, Zhan and Ning: RFLBAT: A Robust Federated Learning Algorithm against Backdoor Attack, 2022, 2201.03772.
     """
@@ -75,7 +76,8 @@ def principal(gram: Tensor, components: int) -> Tensor:
     values, vectors = torch.linalg.eigh((centred + centred.T) / 2)
     largest = values.flip(0)[:components].clamp(min=0)
     largest = torch.where(largest > 1e-12 * largest[:1], largest, 0.0)
-    return vectors.flip(1)[:, :components] * largest.sqrt()
+    found: Tensor = vectors.flip(1)[:, :components] * largest.sqrt()
+    return found
 
 
 def near(x: Tensor, epsilon: float) -> Tensor:
