@@ -205,7 +205,7 @@ def crfl() -> dict[str, float]:
     """The norm of the model, the noise, the radius against the closed form of a linear classifier, and cost."""
     p, sigma, rho = 20_000, 0.01, 2.1
     config = CRFLConfig(bound=2.0, growth=0.1, noise=sigma)
-    start = torch.randn(p, generator=Key(0, ("crfl",)).generator()) / p**0.5
+    start = torch.nn.functional.normalize(torch.randn(p, generator=Key(0, ("crfl",)).generator()), dim=0)
     push = Release(torch.full((p,), 1e3 / p**0.5), make_layout(p))
 
     def model(index: int, rounds: int) -> Tensor:

@@ -11,6 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from sparring.lab import Lab
+from sparring_update_analysis.configs_models import CRFLConfig
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ def bounds(votes: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     lower = torch.from_numpy(stats.beta.ppf(level, k, M - k + 1)).nan_to_num(0.0)
     upper = torch.from_numpy(stats.beta.ppf(1 - level, k + 1, M - k)).nan_to_num(1.0)
     return torch.where(votes.cpu() > 0, lower, 0.0), torch.where(votes.cpu() < votes.sum(1, keepdim=True).cpu(), upper, 1.0)
+
+
+def rounds_after(config: CRFLConfig, last: int, rounds: int) -> list[tuple[float, float]]:
+    """(rho_t, sigma_t) of the rounds behind round ``last`` of ``rounds``, counted from 1: what `radius` calls ``later``."""
+    return [(config.rho(t), config.noise) for t in range(last + 1, rounds + 1)]
 
 
 def contraction(rho: float, sigma: float) -> float:

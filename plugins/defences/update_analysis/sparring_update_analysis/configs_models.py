@@ -24,6 +24,10 @@ class CRFLConfig(Config):
     )
     noise: float = Field(0.01, ge=1e-6, le=1e3, description="sigma: standard deviation of the noise on each parameter")
 
+    def rho(self, t: int) -> float:
+        """The bound after round t = 1, 2, ..."""
+        return self.bound + self.growth * t
+
 
 class FLDetectorConfig(Config):
     """Configuration of `fldetector`."""

@@ -50,8 +50,7 @@ class CRFL(Defence[Release]):
         t, params = ctx.index + 1, signal.params
         start = ctx.parameters[: len(params)].double()
         w = start + params.double()
-        rho = self.config.bound + self.config.growth * t
-        w = w / (torch.linalg.vector_norm(w) / rho).clamp(min=1)
+        w = w / (torch.linalg.vector_norm(w) / self.config.rho(t)).clamp(min=1)
         if t < ctx.rounds:
             w = w + self.config.noise * torch.randn(params.shape, generator=ctx.generator(), dtype=w.dtype).to(w.device)
         return signal.with_params((w - start).to(params.dtype))

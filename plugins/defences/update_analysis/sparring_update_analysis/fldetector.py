@@ -17,6 +17,9 @@ from sparring_update_analysis.configs_models import FLDetectorConfig
 from sparring_update_analysis.judging import judged, lengths, parameters
 from sparring_update_analysis.kmeans import gap_statistic, kmeans
 
+FAR = 1e300
+"""What a distance counts that overflows the type of the rows."""
+
 
 @final
 class FLDetector(Defence[Cohort], Stateful):
@@ -101,7 +104,7 @@ class FLDetector(Defence[Cohort], Stateful):
         which = torch.tensor([past.index(self.seen[ids[k]]) for k in known], device=rows.device)
         before = torch.stack([self.last[ids[k]] for k in known])
         off = rows[torch.tensor(known, device=rows.device)] - before - curved.to(rows.dtype)[which]
-        d = torch.linalg.vector_norm(off, dim=1, dtype=torch.float64)
+        d = torch.linalg.vector_norm(off, dim=1, dtype=torch.float64).nan_to_num(FAR, FAR)
         for k, share in zip(known, (d / d.sum().clamp(min=1e-300)).tolist(), strict=True):
             self.distances[ids[k]] = [*self.distances.get(ids[k], ()), share][-self.config.window :]
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 from sparring_update_analysis.cards_models import lab_of
-from sparring_update_analysis.certificate import bounds, certify, contraction, radius, smoothed_votes
+from sparring_update_analysis.certificate import bounds, certify, contraction, radius, rounds_after, smoothed_votes
 from sparring_update_analysis.configs_models import CRFLConfig
 from sparring_update_analysis.crfl import CRFL
 from torch import Tensor
@@ -130,6 +130,12 @@ def test_attacks_in_several_rounds_have_the_sum_of_their_divergences() -> None:
     p = torch.tensor([0.9], dtype=torch.float64)
     once, twice = radius(p, 1 - p, [0.1]), radius(p, 1 - p, [0.1, 0.1])
     assert float(once / twice) == pytest.approx(2**0.5)
+
+
+def test_rounds_behind_the_poisoned_one_are_those_of_the_schedule_to_the_voting_copies() -> None:
+    config = CRFLConfig(bound=1.0, growth=0.5, noise=0.2)
+    assert rounds_after(config, 1, 3) == [(2.0, 0.2), (2.5, 0.2)]
+    assert rounds_after(config, 3, 3) == []
 
 
 def test_two_points_of_the_ball_are_that_far_apart_in_total_variation() -> None:

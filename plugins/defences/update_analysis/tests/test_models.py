@@ -87,6 +87,16 @@ def test_a_client_that_was_absent_for_longer_than_the_window_is_not_predicted() 
     assert len(layer.models) == len(layer.means) == 2
 
 
+def test_an_update_that_overflows_is_suspect_and_breaks_nothing() -> None:
+    layer, huge = FLDetector(FLDetectorConfig(start=2)), torch.tensor([3e38, -3e38])
+    for t in range(4):
+        updates = torch.cat([torch.ones(5, 2), huge[None] * (-1) ** t])
+        ctx = replace(make_round("fldetector", index=t), parameters=torch.full((2,), float(t)))
+        out = layer.defence_transform(cohort_of(updates), ctx)
+    assert out.verdicts[-1].flagged == {5}
+    assert out.verdicts[-1].suspicion[5] == pytest.approx(1.0)
+
+
 def test_nobody_is_left_out_before_the_start_and_attackers_are_behind_it() -> None:
     assert quadratic(FLDetector(FLDetectorConfig(start=14)), 4)[1:] == (0.0, 0.0)
     assert quadratic(FLDetector(FLDetectorConfig(start=13)), 4)[1:] == (1.0, 0.0)
