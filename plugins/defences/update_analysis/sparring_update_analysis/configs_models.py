@@ -40,7 +40,7 @@ class FLDetectorConfig(Config):
 class DeepSightConfig(Config):
     """Configuration of `deepsight`; each client's model answers three times ``samples`` inputs in a round."""
 
-    tau: float = Field(1 / 3, ge=0, le=1, description="share of suspects from which on a cluster is left out")
+    tau: float = Field(1 / 3, ge=1e-6, le=1, description="share of suspects from which on a cluster is left out")
     min_cluster: int = Field(5, ge=2, le=10_000, description="fewest clients that form a cluster, in each clustering")
     samples: int = Field(1000, ge=1, le=20_000, description="M: random inputs of each of three draws; the paper's is 20,000")
 

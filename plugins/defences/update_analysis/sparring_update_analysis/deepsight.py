@@ -59,19 +59,19 @@ class DeepSight(Defence[Cohort]):
         norms = lengths(parameters(signal), ctx.layer)
         order = by_client(signal)
         weights, bias = (part[order] for part in output_layer(signal, None if ctx.lab is None else ctx.lab.plan.shape.classes))
-        c = neups(weights, bias)
+        c, bias = neups(weights, bias).cpu(), bias.cpu()
         suspects = few_labels(c)
         parts = [self._clustered(1 - cosines(bias @ bias.T), True), self._clustered(c, False)]
         answers = self._ddifs(signal, ctx)
         if answers is not None:
-            draws = [self._clustered(draw, False) for draw in answers[order].unbind(1)]
+            draws = [self._clustered(draw, False) for draw in answers[order].cpu().unbind(1)]
             parts.append(torch.stack(draws).mean(0))
         labels = self._labels(torch.stack(parts).mean(0), True)
         shares = torch.stack([suspects[labels == label].double().mean() for label in labels])
         suspicion = torch.zeros_like(norms)
         suspicion[order] = shares.to(norms)
-        flagged = suspicion >= self.config.tau if self.config.tau else suspicion > 0
-        return shortened(judged(signal, ctx.layer, suspicion, flagged), norms[~flagged], norms.quantile(0.5))
+        kept = shortened(signal, norms, norms.quantile(0.5))
+        return judged(kept, ctx.layer, suspicion, suspicion >= self.config.tau)
 
     def _clustered(self, x: Tensor, precomputed: bool) -> Tensor:
         """0 [n, n] for those who share a cluster of features, or of distances, else 1."""
@@ -79,13 +79,13 @@ class DeepSight(Defence[Cohort]):
         return (labels[:, None] != labels[None]).double()
 
     def _labels(self, x: Tensor, precomputed: bool) -> Tensor:
-        """Labels [n] of clusters, on the CPU; who is in none has a label of his own."""
+        """Labels [n] of clusters; who is in none has a label of his own."""
         n, least = len(x), self.config.min_cluster
         alone = torch.arange(n, 2 * n)
         if n < least:
             return alone
         metric = "precomputed" if precomputed else "euclidean"
-        found = HDBSCAN(min_cluster_size=least, metric=metric, copy=True).fit_predict(x.double().cpu().numpy())
+        found = HDBSCAN(min_cluster_size=least, metric=metric, copy=True).fit_predict(x.numpy())
         labels = torch.from_numpy(found).long()
         return torch.where(labels < 0, alone, labels)
 
@@ -138,4 +138,4 @@ def neups(weights: Tensor, bias: Tensor) -> Tensor:
 def few_labels(c: Tensor) -> Tensor:
     """Whether each of n clients with NEUPs c [n, K] exceeds the threshold at half the median number of outputs, or fewer."""
     exceedings = (c > max(FEW, 1 / c.shape[1]) * c.amax(1, keepdim=True)).sum(1).double()
-    return (exceedings <= exceedings.quantile(0.5) / 2).cpu()
+    return exceedings <= exceedings.quantile(0.5) / 2

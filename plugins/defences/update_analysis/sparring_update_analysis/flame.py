@@ -53,7 +53,7 @@ class Flame(Defence[Cohort]):
         joined = reach(cosine_distances(seen.inner), n // 2 + 1)
         flagged = joined > joined.min()
         ctx.wire.post(_stage(ctx), S)
-        return shortened(judged(signal, ctx.layer, joined, flagged), norms[~flagged], S)
+        return judged(shortened(signal, norms, S), ctx.layer, joined, flagged)
 
 
 @final

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from sparring.cohort import CHUNK
 from sparring.context import Context, Round
 from sparring.errors import CompositionError
 from sparring.hookspecs import hookimpl
@@ -99,7 +100,7 @@ class FLDetector(Defence[Cohort], Stateful):
         if not known:
             return
         past = sorted({self.seen[ids[k]] for k in known})
-        steps = torch.stack([self.models[t] - self.models[r] for r in past]).double()
+        steps = torch.stack([self.models[t] - self.models[r] for r in past])
         curved = hessian_product(*self._pairs(), steps) if len(self.means) > 1 else torch.zeros_like(steps)
         which = torch.tensor([past.index(self.seen[ids[k]]) for k in known], device=rows.device)
         before = torch.stack([self.last[ids[k]] for k in known])
@@ -111,7 +112,7 @@ class FLDetector(Defence[Cohort], Stateful):
     def _pairs(self) -> tuple[Tensor, Tensor]:
         """Differences [m, p] of models and of mean updates between the rounds that are remembered."""
         rounds = sorted(self.means)
-        models, means = (torch.stack([kept[t] for t in rounds]).double() for kept in (self.models, self.means))
+        models, means = (torch.stack([kept[t] for t in rounds]) for kept in (self.models, self.means))
         return models.diff(dim=0), means.diff(dim=0)
 
     def _split(self, suspicion: Tensor, ids: Sequence[int], ctx: Round) -> Tensor:
@@ -144,16 +145,28 @@ def hessian_product(S: Tensor, Y: Tensor, V: Tensor) -> Tensor:
 
     L and D are the strictly lower part and the diagonal of S Y^T (Byrd, Nocedal and Schnabel, 1994). Odd in Y: differences of
     updates, which are minus gradients, give minus the Hessian. A step of zero is left out; a singular matrix is inverted
-    where it can be. Memory and time O(m p); float64.
+    where it can be. Time O(m^2 p); sums in float64 over blocks of columns, what is m x m on the CPU.
     """
-    moved = (S != 0).any(dim=1)
-    S, Y = S[moved], Y[moved]
-    if not len(S):
+    m, both, products = len(S), torch.cat([S, Y]), S.new_zeros(2 * len(S) + len(V), 2 * len(S), dtype=torch.float64)
+    for block in _blocks(both.shape[1]):
+        part = torch.cat([both[:, block], V[:, block]]).double()
+        products += part @ part[: 2 * m].T
+    products = products.cpu()
+    moved = (products.diagonal()[:m] > 0).nonzero().flatten()
+    if not len(moved):
         return torch.zeros_like(V)
-    SS, SY = S @ S.T, S @ Y.T
-    sigma = SY[-1, -1] / SS[-1, -1].clamp(min=1e-300)
-    L = SY.tril(-1)
+    SS, SY = products[moved][:, moved], products[moved][:, m + moved]
+    sigma, L = SY[-1, -1] / SS[-1, -1], SY.tril(-1)
     middle = torch.cat([torch.cat([sigma * SS, L], dim=1), torch.cat([L.T, -SY.diagonal().diag()], dim=1)])
-    weights = torch.linalg.pinv(middle, hermitian=True) @ torch.cat([sigma * S, Y]) @ V.T
-    made: Tensor = sigma * V - weights.T @ torch.cat([sigma * S, Y])
+    along = torch.cat([sigma * products[2 * m :, moved], products[2 * m :, m + moved]], dim=1)
+    found = along @ torch.linalg.pinv(middle, hermitian=True)
+    weights = torch.zeros(len(V), 2 * m, dtype=torch.float64)
+    weights[:, moved], weights[:, m + moved] = sigma * found[:, : len(moved)], found[:, len(moved) :]
+    weights, made = weights.to(V.device), torch.empty_like(V)
+    for block in _blocks(both.shape[1]):
+        made[:, block] = (sigma * V[:, block].double() - weights @ both[:, block].double()).to(V.dtype)
     return made.nan_to_num(0.0, 0.0, 0.0)
+
+
+def _blocks(columns: int) -> Iterator[slice]:
+    return (slice(at, at + CHUNK) for at in range(0, columns, CHUNK))
