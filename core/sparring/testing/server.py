@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparring.facts import Identified, Space, Summable, Weighted
+from sparring.facts import Identified, PublicData, Space, Summable, Weighted
 from sparring.layout import Layout
 from sparring.signals import Cohort, Release, Updates
 from sparring.sites import Site
-from sparring.testing.fixtures import IDS, make_layout, make_updates
+from sparring.testing.fixtures import IDS, make_layout, make_updates, tiny_layout
 from sparring.testing.kit import Inapplicable, check, demand
 from sparring.testing.pairs import hides_single
 from sparring.testing.stage import clip_bounds, holds, real
@@ -37,8 +37,10 @@ def numbers(signal: Updates | Cohort | Release) -> Tensor:
 
 
 def many(trial: Trial, layout: Layout | None = None, seed: int = 0) -> Cohort:
-    """A cohort that is large enough for the ``f`` of a rule, in float64."""
+    """A cohort that is large enough for the ``f`` of a rule, in float64; of the lab's model where public data are trained on."""
     n = max(9, 4 * getattr(trial.config, "f", 0) + 5)
+    trains = any(isinstance(fact, PublicData) for fact in trial.facts)
+    layout = tiny_layout() if layout is None and trains else layout
     updates = make_updates(n, 40, layout=layout, seed=seed, dtype=torch.float64)
     return Cohort(updates.rows, updates.layout, updates.ids, updates.weights, sources=updates.ids)
 
