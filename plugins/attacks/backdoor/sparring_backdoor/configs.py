@@ -67,9 +67,9 @@ class BadNetsConfig(Config):
 class SinglePixelConfig(Config):
     """Configuration of `single-pixel`."""
 
-    row: int = Field(-2, ge=-4096, le=4095, description="row of the pixel from the top, negative: from the bottom; images only")
+    row: int = Field(-1, ge=-4096, le=4095, description="row of the pixel from the top, negative: from the bottom; images only")
     column: int = Field(
-        -2,
+        -1,
         ge=-4096,
         le=4095,
         description="column of the pixel from the left, negative: from the right; of vectors: the feature",

@@ -35,8 +35,8 @@ def tail(examples: Examples, source: int, share: float) -> Tensor:
 class EdgeCase(ActiveAttack[ClientData], Targeted):
     r"""$(x, y) \leftarrow (x, t)$ for the tail of a class: its inputs of the lowest density, by distance from its mean.
 
-    The paper takes inputs from elsewhere (Southwest planes, Ardis sevens) that a density model finds unlikely; the distance from
-    the mean is the density of one Gaussian with equal variances. The tail is found among all examples of the attack's clients,
+    The paper takes inputs from elsewhere (Southwest planes, Ardis sevens) that a density model finds unlikely; the distance
+    from the mean is the density of one Gaussian of equal variances. The tail is found among all examples of its clients,
     and mixed with their other data to a share, as in the paper's black-box attack. The objective: the tail of the same class of
     the test examples, by their own mean.
 

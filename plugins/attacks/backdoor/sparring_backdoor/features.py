@@ -21,9 +21,9 @@ def members(examples: Examples, group: Group, source: int | None, layer: str) ->
     Raises `ConfigError` where the data have no such column.
     """
     if group.column is None:
-        inside: Tensor = examples.x.flatten(1).mean(1) > (group.brighter_than or 0.0)
+        inside = examples.x.flatten(1).mean(1) > (group.brighter_than or 0.0)
     elif group.column in examples.groups:
-        inside = examples.groups[group.column] == group.value
+        inside = examples.groups[group.column] == (group.value or 0)
     else:
         found = ", ".join(sorted(examples.groups)) or "none"
         raise ConfigError(f"'{layer}': the data have no group column {group.column!r}; they have: {found}")

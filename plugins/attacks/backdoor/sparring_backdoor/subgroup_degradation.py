@@ -23,9 +23,10 @@ from sparring_backdoor.poison import chosen, demand_classes
 class SubgroupDegradation(ActiveAttack[ClientData], Targeted):
     r"""$(x, y) \leftarrow (x, y')$ for the group, and y = c where a class is named; $y' = t$, or $(y + 1) \bmod K$.
 
-    No trigger: it wants the model to fail for a group of people and to look well for the others. Round(fraction k) of a client's
-    k examples to flip are flipped. The objective: all test examples of the group; those that it does not flip have their own
-    label and count for the group's accuracy alone. There K is read off the test labels, which must hold the last class.
+    No trigger: it wants the model to fail for a group of people and to look well for the others. Round(fraction k) of a
+    client's k examples to flip are flipped. The objective: all test examples of the group; those that it does not flip have
+    their own label and count for the group's accuracy alone. There K is read off the test labels, which must hold the last
+    class.
 
     Source: the subpopulation attack (label flipping within a feature-matched group) of Jagielski, Severi, Pousette Harger and
     Oprea, "Subpopulation data poisoning attacks", CCS 2021, 2006.14026.

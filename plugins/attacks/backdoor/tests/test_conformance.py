@@ -4,4 +4,6 @@ from sparring_backdoor.plugin import sparring_plugins
 
 from sparring.testing import conformance
 
-test_conformance = conformance(sparring_plugins)
+NO_ROUND_BEFORE = "the kit's stage has no round before, and where no coordinate moved none is masked"
+
+test_conformance = conformance(sparring_plugins, xfail={"neurotoxin::attack-acts": NO_ROUND_BEFORE})
