@@ -44,9 +44,8 @@ class SubgroupDegradation(ActiveAttack[ClientData], Targeted):
         for client, examples in signal.clients.items():
             own = members(examples, c.group, c.source, ctx.layer).nonzero()[:, 0]
             at = own[chosen(len(own), c.fraction, ctx.generator(client))]
-            held[client] = replace(
-                examples, y=examples.y.index_copy(0, at, self._flipped(examples.y[at], signal.shape.classes))
-            )
+            new = self._flipped(examples.y[at], signal.shape.classes)
+            held[client] = replace(examples, y=examples.y.index_copy(0, at, new))
         return replace(signal, clients=held)
 
     def _flipped(self, y: Tensor, classes: int) -> Tensor:
