@@ -185,12 +185,12 @@ def test_what_does_not_fit_is_refused_with_value_rule_and_fix(case: str) -> None
 @pytest.mark.parametrize("name", ["badnets", "semantic", "subgroup-degradation"])
 def test_other_tasks_than_classification_are_refused(name: str) -> None:
     dense = replace(data((4,)), shape=DataShape((1, 8, 8), 4, "segmentation"))
-    with pytest.raises(ConfigError, match="the task is segmentation"):
+    with pytest.raises(ConfigError, match="the task here is segmentation"):
         poisoned(name, dense)
 
 
 def test_sequences_of_vectors_have_no_place_for_a_patch() -> None:
-    with pytest.raises(ConfigError, match=r"images \[C, H, W\] or vectors \[F\]; inputs are \[5, 8\]"):
+    with pytest.raises(ConfigError, match=r"into images \[C, H, W\] or feature vectors \[F\]; inputs here are \[5, 8\]"):
         poisoned("badnets", data((4,), (5, 8)))
 
 
