@@ -1,4 +1,4 @@
-"""Backdoors on digits: one scaled update replaces the model; rules per coordinate let a patient attack in where clients differ."""
+"""Backdoors on digits: one scaled update replaces the model; rules per coordinate fail where clients differ."""
 
 from __future__ import annotations
 
