@@ -148,7 +148,7 @@ def build(resolved: Resolved, progress: Callable[[str, float], None]) -> Built:
 
 
 def _objective(live: Live, data: Data, setup: Setup) -> Objective:
-    objective: Objective = live.instance.objective(data.test, setup.at(f"{live.name}/objective"))
+    objective: Objective = live.instance.objective(data.test, setup.at(live.name))
     m, shape = len(objective.wanted), tuple(objective.inputs.shape)
     if not m or shape != (m, *data.shape.inputs) or (objective.index is not None and len(objective.index) != m):
         raise EffectError(

@@ -37,7 +37,7 @@ def numbers(signal: Updates | Cohort | Release) -> Tensor:
 
 
 def many(trial: Trial, layout: Layout | None = None, seed: int = 0) -> Cohort:
-    """A cohort that is large enough for the ``f`` of a rule, in float64; of the lab's model where public data are trained on."""
+    """A cohort that is large enough for the ``f`` of a rule, in float64; of the lab's model where it is trained."""
     n = max(9, 4 * getattr(trial.config, "f", 0) + 5)
     trains = any(isinstance(fact, PublicData) for fact in trial.facts)
     layout = tiny_layout() if layout is None and trains else layout

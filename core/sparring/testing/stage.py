@@ -136,8 +136,10 @@ def make_work(plans: Mapping[str, LocalPlan], data: ClientData | None = None, se
 
 
 def start(work: Work) -> Broadcast:
-    """The first broadcast of a run of ``work``."""
-    return Broadcast(work.plan, work.layout.row(work.plan.factory()), work.layout)
+    """A broadcast of a run of ``work``, and the row of the round before it."""
+    row = work.layout.row(work.plan.factory())
+    before = row + 0.01 * torch.randn(row.shape, generator=torch.Generator().manual_seed(7))
+    return Broadcast(work.plan, row, work.layout, previous=before)
 
 
 def trained(plan: LocalPlan, index: int = 0, seed: int = 0) -> Tensor:

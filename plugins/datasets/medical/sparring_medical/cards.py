@@ -30,6 +30,7 @@ def medmnist() -> dict[str, float]:
         np.savez(Path(folder) / "organamnist.npz", **grey)
         data = loaded(MEDMNIST, root=folder, subset="bloodmnist")
         joined = loaded(MEDMNIST, root=folder, subset="bloodmnist", validation="train")
+        proxy = loaded(MEDMNIST, root=folder, subset="bloodmnist", proxy_group="brightness")
         organs = loaded(MEDMNIST, root=folder, subset="organamnist")
     return {
         "classes of BloodMNIST": float(data.shape.classes),
@@ -39,6 +40,7 @@ def medmnist() -> dict[str, float]:
         "training images": float(len(data.train)),
         "test images": float(len(data.test)),
         "training images with the validation part": float(len(joined.train)),
+        "training images in the proxy group `bright`": float(proxy.train.groups["bright"].sum()),
         **misread(data.test, pixels["test"].transpose(0, 3, 1, 2), labels["test"][:, 0]),
     }
 

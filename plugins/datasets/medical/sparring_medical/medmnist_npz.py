@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import torch
 from sparring_arrays import checks, files
+from torch import Tensor
 
 from sparring.errors import DataError
 from sparring.roles import Data, Dataset
@@ -22,7 +24,9 @@ class MedMnist(Dataset):
     """Images [N, C, size, size] in [0, 1] with one class each; the split is the source's own.
 
     The file holds ``train_images`` [N, H, W] or [N, H, W, 3], ``train_labels`` [N, 1], and the same for ``val`` and ``test``.
-    How many channels and classes there are, and their names, is what the package `medmnist` says of the ``subset``.
+    How many channels and classes there are, and their names, is what the package `medmnist` says of the ``subset``. The files
+    say nothing about patients. ``proxy_group: brightness`` declares a stand-in for studies of subgroups: `bright`, 1 where the
+    mean of an image exceeds the median of those means over the source's training part, else 0. It is no demographic.
 
     Source: J. Yang et al., MedMNIST v2: a large-scale lightweight benchmark for 2D and 3D biomedical image classification,
     Scientific Data 10, 2023, arXiv:2110.14795.
@@ -50,6 +54,9 @@ class MedMnist(Dataset):
             source = f"medmnist: '{path}', {split}"
             x = checks.images(held[f"{split}_images"], source, "last")
             part[split] = checks.examples(x, checks.labels(held[f"{split}_labels"], source), shape, source)
+        if c.proxy_group == "brightness":
+            median = _brightness(part["train"]).median()
+            part = {split: replace(own, groups={"bright": (_brightness(own) > median).long()}) for split, own in part.items()}
         train = _joined(part["train"], part["val"]) if c.validation == "train" else part["train"]
         names = tuple(str(info["label"][str(k)]) for k in range(shape.classes))
         return Data(train, part["test"], shape, names, public=part["val"] if c.validation == "public" else None)
@@ -69,8 +76,14 @@ class MedMnist(Dataset):
         return found
 
 
+def _brightness(examples: Examples) -> Tensor:
+    """The mean [N] of each image."""
+    return examples.x.flatten(1).mean(dim=1)
+
+
 def _joined(a: Examples, b: Examples) -> Examples:
-    return Examples(torch.cat([a.x, b.x]), torch.cat([a.y, b.y]))
+    groups = {name: torch.cat([column, b.groups[name]]) for name, column in a.groups.items()}
+    return Examples(torch.cat([a.x, b.x]), torch.cat([a.y, b.y]), groups)
 
 
 def _download(name: str, size: int, python_class: str, folder: Path) -> Path:

@@ -51,6 +51,10 @@ class MedMnistConfig(Config):
     validation: Literal["unused", "train", "public"] = Field(
         "unused", description="what becomes of the source's validation part: left out, trained on as well, or public data"
     )
+    proxy_group: Literal["none", "brightness"] = Field(
+        "none",
+        description="a group column `bright`, 1 where an image is brighter than the median training image; no demographic",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

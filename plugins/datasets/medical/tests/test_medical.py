@@ -114,6 +114,25 @@ def test_public_data_is_declared_exactly_where_there_is_some(root):
         assert (PublicData() in MEDMNIST.facts(config).gives) == offered
 
 
+def test_no_group_is_made_up_unasked(root):
+    assert all(not part.groups for part in (load(MEDMNIST, root=root).train, load(MEDMNIST, root=root).test))
+
+
+@pytest.mark.parametrize("validation", ["unused", "train", "public"])
+def test_the_proxy_group_is_the_images_brighter_than_the_median_training_image(root, validation):
+    data = load(MEDMNIST, root=root, validation=validation, proxy_group="brightness")
+    held = dict(np.load(root / "pneumoniamnist.npz"))
+    means = {split: held[f"{split}_images"].reshape(len(held[f"{split}_images"]), -1).mean(1) for split in SIZES}
+    middle = np.sort(means["train"])[(SIZES["train"] - 1) // 2]
+    expected = {split: (own > middle).astype(int).tolist() for split, own in means.items()}
+    assert sum(expected["train"]) == SIZES["train"] // 2
+    extra = expected["val"] if validation == "train" else []
+    assert data.train.groups["bright"].tolist() == expected["train"] + extra
+    assert data.test.groups["bright"].tolist() == expected["test"]
+    if data.public is not None:
+        assert data.public.groups["bright"].tolist() == expected["val"]
+
+
 BAD = {
     "label": (lambda h: h | {"test_labels": h["test_labels"] + 1}, "label 2 occurs"),
     "size": (lambda h: h | {"train_images": h["train_images"][:, :20]}, r"shape \[1, 20, 28\]; it must be \[1, 28, 28\]"),

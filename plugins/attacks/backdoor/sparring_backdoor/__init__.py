@@ -1,0 +1,1 @@
+"""Backdoors: data, training and updates that teach a model a second behaviour."""
