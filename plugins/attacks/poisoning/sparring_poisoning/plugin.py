@@ -23,6 +23,7 @@ from sparring.hookspecs import hookimpl
 from sparring.signature import Signature
 from sparring.sites import Site
 from sparring.specs import AnySpec, AttackSpec, Config, Layer
+from sparring_poisoning.plugin_data import DATA_ATTACKS
 
 if TYPE_CHECKING:
     from sparring_poisoning.alie import ALIE
@@ -95,4 +96,4 @@ ALIE_SPEC = AttackSpec(
 @hookimpl
 def sparring_plugins() -> Iterable[AnySpec]:
     """The attacks of this distribution."""
-    return (SIGN_FLIP, ALIE_SPEC)
+    return (SIGN_FLIP, ALIE_SPEC, *DATA_ATTACKS)
