@@ -86,7 +86,7 @@ def aim(signal: ClientData, config: CleanLabelConfig, ctx: Context) -> Aim:
     pool, generator = together(signal), ctx.generator()
     for label in (config.source, config.target):
         if not bool((pool.y == label).any()):
-            raise ConfigError(f"'{ctx.layer}': its clients hold no example of class {label}; name one that they hold, or others")
+            raise ConfigError(f"'{ctx.layer}': its clients hold no example of class {label}; name a class that they hold")
     sources = torch.nonzero(pool.y == config.source)[:, 0]
     attacked = sources[torch.randperm(len(sources), generator=generator)[: config.targets]]
     stay = torch.ones(len(pool), dtype=torch.bool)

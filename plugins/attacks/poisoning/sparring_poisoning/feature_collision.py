@@ -19,17 +19,18 @@ from sparring_poisoning.plugin_data import FeatureCollisionConfig
 
 @final
 class FeatureCollision(ActiveAttack[ClientData], Targeted):
-    r"""Its own examples of the class ``target`` become $\arg\min_x \|f(x) - f(t)\|^2 + \beta \|x - b\|^2$, under their true labels.
+    r"""Own examples of the class ``target`` become $\arg\min_x \|f(x) - f(t)\|^2 + \beta \|x - b\|^2$, under true labels.
 
     b: such an example, the base. t: one of ``targets`` inputs of the class ``source``, drawn from its own examples and
     withheld; bases take turns. f: the input of the last linear layer of a surrogate trained in the lab on what is left for
-    ``epochs``. Forward-backward splitting: $\hat x = x - \lambda \nabla_x \|f(x) - f(t)\|^2$, then
-    $x \leftarrow (\hat x + \lambda \beta b) / (1 + \lambda \beta)$, in [0, 1] (or the data's range, where it is wider). A step
-    that would raise an input's objective is not taken and halves its $\lambda$, so that objectives fall. ``opacity`` $\gamma$: the
-    watermark, bases are $\gamma t + (1 - \gamma) b$ from the start.
+    ``epochs``. Forward-backward splitting: $\hat x = x - \lambda \nabla_x \|f(x) - f(t)\|^2$, then $x \leftarrow (\hat x +
+    \lambda \beta b) / (1 + \lambda \beta)$, in [0, 1] (or the data's range, where it is wider). A step that would raise an
+    input's objective is not taken and halves its $\lambda$, so that objectives fall. ``opacity`` $\gamma$: the watermark,
+    bases are $\gamma t + (1 - \gamma) b$ from the start.
 
-    The objective of the attack: the released model takes the withheld inputs for ``target``. Raises `ConfigError` without a lab,
-    for a model without a linear layer, for dense labels, and where its clients hold no example of one of the two classes.
+    The objective of the attack: the released model takes the withheld inputs for ``target``. Raises `ConfigError` without a
+    lab, for a model without a linear layer, for dense labels, and where its clients hold no example of one of the two
+    classes.
 
     Source: Shafahi, Huang, Najibi, Suciu, Studer, Dumitras and Goldstein, "Poison frogs! Targeted clean-label poisoning attacks
     on neural networks", NeurIPS 2018, 1804.00792.

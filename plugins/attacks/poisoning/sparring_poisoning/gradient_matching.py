@@ -6,7 +6,7 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, grad_and_value, vmap
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from sparring.context import Context, Setup
@@ -22,29 +22,29 @@ BETAS, DECAYS, TINY = (0.9, 0.999), (3 / 8, 5 / 8, 7 / 8), 1e-12
 
 def gradient(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The gradient [p] of the mean cross-entropy of ``x`` [m, ...] as labels ``y`` [m]; differentiable in x."""
-
-    def loss(parameters: dict[str, Tensor]) -> Tensor:
-        return F.cross_entropy(functional_call(module, parameters, (x,)), y)
-
-    found = grad(loss)({name: p.detach() for name, p in module.named_parameters()})
-    return torch.cat([g.reshape(-1) for g in found.values()])
+    parameters = {name: p.detach().requires_grad_(True) for name, p in module.named_parameters()}
+    with torch.enable_grad():
+        loss = F.cross_entropy(functional_call(module, parameters, (x,)), y)
+        found = torch.autograd.grad(loss, list(parameters.values()), create_graph=x.requires_grad, materialize_grads=True)
+    return torch.cat([g.reshape(-1) for g in found])
 
 
 def misalignment(module: nn.Module, x: Tensor, y: Tensor, wanted: Tensor) -> Tensor:
     r"""$B = 1 - \cos(\sum_i \nabla_\theta \ell(f(x_i), y_i), \nabla_\theta \ell(f(x_t), y_{adv}))$, in [0, 2]."""
     own = gradient(module, x, y)
-    return 1 - own @ wanted / (own.norm() * wanted.norm()).clamp(min=TINY)
+    cosine: Tensor = own @ wanted / (own.norm() * wanted.norm()).clamp(min=TINY)
+    return 1 - cosine
 
 
 @final
 class GradientMatching(ActiveAttack[ClientData], Targeted):
-    r"""Perturbs its own examples of the class $y_{adv}$ = ``target``, under their true labels, so that they minimise `misalignment`.
+    r"""Perturbs own examples of the class $y_{adv}$ = ``target``, under true labels, so that they minimise `misalignment`.
 
     $x_t$: ``targets`` inputs of the class ``source``, drawn from its own examples and withheld from training; their gradient
-    is the mean. $\theta$: a surrogate trained in the lab on what is left for ``epochs``. $\|\delta_i\|_\infty \le \varepsilon$ by
-    clipping after each step, and inputs stay in [0, 1] (or the data's range, where it is wider). Signed Adam: Adam on the sign of
-    the gradient, with step ``lr`` times $\varepsilon$ that falls to a tenth after 3/8, 5/8 and 7/8 of the steps. ``restarts``
-    random starts run side by side, and the one of least B is used. The paper's 250 steps, 8 restarts, ensembles and
+    is the mean. $\theta$: a surrogate trained in the lab on what is left for ``epochs``. $\|\delta_i\|_\infty \le
+    \varepsilon$ by clipping after each step, and inputs stay in [0, 1] (or the data's range, where it is wider). Signed Adam:
+    Adam on the sign of the gradient, with step ``lr`` times $\varepsilon$ that falls to a tenth after 3/8, 5/8 and 7/8 of the
+    steps. Of ``restarts`` random starts the one of least B is used. The paper's 250 steps, 8 restarts, ensembles and
     augmentation are for ImageNet networks; the first two are options here, the others are not there.
 
     The objective: the released model takes the withheld inputs for $y_{adv}$. Raises `ConfigError` without a lab, for dense
@@ -74,24 +74,34 @@ class GradientMatching(ActiveAttack[ClientData], Targeted):
         x, y = found.pool.x[found.bases].to(device), found.pool.y[found.bases].to(device)
         attacked = found.attacked.to(device)
         wanted = gradient(module, attacked, torch.full((len(attacked),), config.target, device=device))
-        shape = (config.restarts, *x.shape)
-        start = (2 * torch.rand(shape, generator=generator) - 1).to(x)
-        delta = (x + config.eps * start).clamp(low, high) - x
-        descend = vmap(grad_and_value(lambda d: misalignment(module, x + d, y, wanted)))
+        tried = []
+        for _ in range(config.restarts):
+            start = (2 * torch.rand(x.shape, generator=generator) - 1).to(x)
+            delta = (x + config.eps * start).clamp(low, high) - x
+            tried.append(self._descended(module, x, y, wanted, delta, low, high))
+        best = torch.stack([loss for loss, _ in tried]).argmin()
+        return torch.stack([poison for _, poison in tried])[best].to(found.pool.x)
+
+    def _descended(
+        self, module: nn.Module, x: Tensor, y: Tensor, wanted: Tensor, delta: Tensor, low: float, high: float
+    ) -> tuple[Tensor, Tensor]:
+        """The least B on the way from ``delta``, and the inputs that have it."""
+        config = self.config
         first, second = torch.zeros_like(delta), torch.zeros_like(delta)
-        best, least = delta, torch.full((config.restarts,), torch.inf).to(x)
+        best, least = x + delta, x.new_tensor(torch.inf)
         for step in range(config.steps + 1):
-            slope, loss = descend(delta)
-            better = (loss < least).view(-1, *[1] * x.dim())
-            best, least = torch.where(better, delta, best), torch.minimum(loss, least)
-            sign = slope.sign()
-            first = BETAS[0] * first + (1 - BETAS[0]) * sign
-            second = BETAS[1] * second + (1 - BETAS[1]) * sign.square()
+            with torch.enable_grad():
+                at = (x + delta).requires_grad_(True)
+                loss = misalignment(module, at, y, wanted)
+                (slope,) = torch.autograd.grad(loss, at)
+            best, least = torch.where(loss < least, at, best).detach(), torch.minimum(loss, least).detach()
+            first = BETAS[0] * first + (1 - BETAS[0]) * slope.sign()
+            second = BETAS[1] * second + (1 - BETAS[1]) * slope.sign().square()
             mean, deviation = first / (1 - BETAS[0] ** (step + 1)), (second / (1 - BETAS[1] ** (step + 1))).sqrt()
-            rate = config.lr * config.eps * 0.1 ** sum(step >= at * config.steps for at in DECAYS)
+            rate = config.lr * config.eps * 0.1 ** sum(step >= at_share * config.steps for at_share in DECAYS)
             delta = (delta - rate * mean / (deviation + 1e-8)).clamp(-config.eps, config.eps)
             delta = (x + delta).clamp(low, high) - x
-        return (x + best[least.argmin()]).to(found.pool.x)
+        return least, best
 
     def objective(self, test: Examples, ctx: Setup) -> Objective:
         """The withheld inputs as the target class."""

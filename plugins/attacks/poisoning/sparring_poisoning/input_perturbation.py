@@ -21,7 +21,7 @@ SLACK = 1e-6
 
 
 def ascended(module: nn.Module, x: Tensor, y: Tensor, start: Tensor, config: InputPerturbationConfig) -> Tensor:
-    r"""$x^{t+1} = \Pi_{\|x' - x\|_\infty \le \varepsilon}(x^t + \alpha\,\mathrm{sign}\,\nabla \ell(f(x^t), y))$, all examples at once.
+    r"""$x^{t+1} = \Pi_{\|x' - x\|_\infty \le \varepsilon}(x^t + \alpha\,\mathrm{sign}\,\nabla \ell(f(x^t), y))$, all at once.
 
     ``start`` [m, ...] in [-1, 1]: where in the ball they begin, in units of $\varepsilon$.
     """
@@ -46,17 +46,15 @@ def ascended(module: nn.Module, x: Tensor, y: Tensor, start: Tensor, config: Inp
 
 @final
 class InputPerturbation(ActiveAttack[ClientData]):
-    r"""A share ``fraction`` of each client's inputs is moved within $\|\delta\|_\infty \le \varepsilon$ to maximise a surrogate's loss.
+    r"""Moves inputs within $\|\delta\|_\infty \le \varepsilon$ to maximise a surrogate's loss: a ``fraction`` of each client's.
 
     The surrogate is trained in the lab on the attack's own examples for ``epochs``; `ascended` moves the inputs from a random
     start in the ball, within [0, 1] (or the data's own range, where it is wider). ``labels: predicted``: they are labelled with
     the surrogate's likeliest class that is not the true one; ``true``: as before, error-maximising noise under true labels.
     Raises `ConfigError` without a lab, and for dense labels.
 
-    Source: Usynin, Ziller, Makowski, Braren, Rueckert, Glocker, Kaissis and Passerat-Palmbach, "Adversarial interference and
-    its mitigations in privacy-preserving collaborative machine learning", Nature Machine Intelligence 2021; Usynin, Rueckert,
-    Passerat-Palmbach and Kaissis, "Zen and the art of model adaptation", 2205.02652; the ascent: Madry et al., ICLR 2018,
-    1706.06083.
+    Source: Usynin, Klause, Paetzold, Rueckert and Kaissis, "Can collaborative learning be private, robust and scalable?",
+    DeCaF@MICCAI 2022, 2205.02652; the ascent: Madry, Makelov, Schmidt, Tsipras and Vladu, ICLR 2018, 1706.06083.
     """
 
     def __init__(self, config: InputPerturbationConfig) -> None:

@@ -79,8 +79,10 @@ class GradientMatchingConfig(CleanLabelConfig):
     """Configuration of `gradient-matching`."""
 
     eps: float = Field(16 / 255, gt=0, le=1, description="largest change of a number of an input (L-infinity)")
-    steps: int = Field(100, ge=1, le=100_000, description="steps of signed Adam")
-    lr: float = Field(0.1, gt=0, le=1, description="step size, in units of eps; a tenth of it after 3/8, 5/8 and 7/8 of the steps")
+    steps: int = Field(60, ge=1, le=100_000, description="steps of signed Adam")
+    lr: float = Field(
+        0.1, gt=0, le=1, description="step size in units of eps; falls to a tenth after 3/8, 5/8, 7/8 of the steps"
+    )
     restarts: int = Field(1, ge=1, le=100, description="random starts, the best of which is used")
 
 

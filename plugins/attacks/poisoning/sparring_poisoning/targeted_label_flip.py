@@ -19,7 +19,7 @@ from sparring_poisoning.plugin_data import TargetedLabelFlipConfig
 
 @final
 class TargetedLabelFlip(ActiveAttack[ClientData], Targeted):
-    r"""A share ``fraction`` of each client's examples of a source class s becomes labelled t, for each pair (s, t); inputs stay.
+    r"""For each pair (s, t), a share ``fraction`` of each client's examples of class s becomes labelled t; inputs stay.
 
     The objective: test examples of the source classes, unchanged, are taken for their t. A client without examples of a source
     class has nothing to relabel. Raises `ConfigError` where a class is none of the data's.
