@@ -12,6 +12,8 @@ from sparring.layout import Layout
 from sparring.verdicts import Verdict
 
 CHUNK = 1 << 16
+"""Columns that are multiplied at once, fewer where there are many rows: `ENTRIES` numbers are held in float64 at most."""
+ENTRIES = 1 << 21
 REFERENCES_AT_MOST = 2
 FAR = 1e4
 """Squared distance from the reference, in median squared distances, beyond which another reference is taken."""
@@ -56,8 +58,9 @@ def _products(rows: Tensor, reference: int | None, dtype: torch.dtype) -> Tensor
     """Inner products [n, n] of the rows minus row ``reference``, over chunks of columns."""
     n, d = rows.shape
     products = torch.zeros(n, n, dtype=torch.float64, device=rows.device)
-    for at in range(0, d, CHUNK):
-        block = rows[:, at : at + CHUNK].to(dtype)
+    width = min(CHUNK, -(-ENTRIES // max(n, 1)))
+    for at in range(0, d, width):
+        block = rows[:, at : at + width].to(dtype)
         if reference is not None:
             block = block - block[reference : reference + 1]
         products += (block @ block.T).double()
@@ -162,7 +165,7 @@ class Cohort:
 
     def select(self, index: Tensor) -> Cohort:
         """The cohort of the rows at ``index`` [k]; identities stay."""
-        ids = None if self.ids is None else tuple(self.ids[int(k)] for k in index)
+        ids = None if self.ids is None else tuple(self.ids[k] for k in index.tolist())
         weights = None if self.weights is None else self.weights[index]
         eye = torch.eye(len(self), dtype=torch.float64, device=self.base.device)[index]
         return replace(self._composed(eye), ids=ids, weights=weights)

@@ -12,12 +12,21 @@ from sparring.signals import Examples
 
 
 def partition(examples: Examples, clients: int, how: Partition, key: Key) -> dict[int, Tensor]:
-    """Disjoint index tensors, one a client, none empty.
+    """Disjoint index tensors, one a client, none empty but those of clients beyond ``holders``.
 
     Every example is used, unless ``sizes`` names every client's, or ``classes`` leaves a class without a holder.
+    ``similarity``: that share of the examples is split iid; the rest, sorted by class, is cut into one piece a client
+    (Karimireddy et al., ICML 2020, 1910.06378).
 
     Raises `ConfigError` where the data cannot be split so.
     """
+    if how.holders is not None:
+        if how.holders > clients:
+            raise ConfigError(
+                f"dataset.partition.holders is {how.holders}; there are {clients} clients: choose at most as many"
+            )
+        held = partition(examples, how.holders, how.model_copy(update={"holders": None}), key)
+        return {client: held.get(client, torch.zeros(0, dtype=torch.long)) for client in range(clients)}
     generator = key.child("partition").generator()
     n = len(examples)
     if n < clients:
@@ -31,6 +40,8 @@ def partition(examples: Examples, clients: int, how: Partition, key: Key) -> dic
         parts = _dirichlet(_classes(examples, how)[shuffled], shuffled, clients, how.alpha, key)
     elif how.kind == "classes":
         parts = _by_class(_classes(examples, how)[shuffled], shuffled, clients, how.classes)
+    elif how.kind == "similarity":
+        parts = _similar(_classes(examples, how)[shuffled], shuffled, clients, how.similarity)
     else:
         parts = _by_group(examples, shuffled, clients, how)
     return {client: part.sort().values for client, part in enumerate(parts)}
@@ -106,6 +117,16 @@ def _by_class(y: Tensor, order: Tensor, clients: int, per_client: int) -> list[T
             "use fewer clients or more classes a client"
         )
     return merged
+
+
+def _similar(y: Tensor, order: Tensor, clients: int, similarity: float) -> list[Tensor]:
+    """A share of the examples iid; of the rest, which is sorted by class, each client gets a run, so that sizes are equal."""
+    n = len(order)
+    mixed = order[: round(similarity * n)].tensor_split(clients)
+    done = sum(map(len, mixed))
+    rest = order[done:][y[done:].sort(stable=True).indices]
+    sizes = [n // clients + (k < n % clients) - len(own) for k, own in enumerate(mixed)]
+    return [torch.cat(pair) for pair in zip(mixed, rest.split(sizes), strict=True)]
 
 
 def _by_group(examples: Examples, order: Tensor, clients: int, how: Partition) -> list[Tensor]:

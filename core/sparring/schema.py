@@ -43,10 +43,11 @@ class Named(BaseModel):
 class Partition(Section):
     """How the training data is split over the clients."""
 
-    kind: Literal["iid", "dirichlet", "classes", "quantity", "group"] = Field(
+    kind: Literal["iid", "dirichlet", "classes", "quantity", "group", "similarity"] = Field(
         "iid",
         description="iid: equal random shares; dirichlet: class shares per client from Dirichlet(alpha); classes: at most "
-        "`classes` classes a client; quantity: different sizes; group: by a group column",
+        "`classes` classes a client; quantity: different sizes; group: by a group column; similarity: a share iid, the rest "
+        "sorted by class",
     )
     alpha: float = Field(0.5, gt=0, le=1e4, description="dirichlet, quantity: concentration; small is uneven")
     classes: int = Field(2, ge=1, le=10_000, description="classes: how many classes a client holds")
@@ -54,6 +55,10 @@ class Partition(Section):
         None, description="quantity: sizes of the first clients; the others share the rest equally"
     )
     column: str | None = Field(None, description="group: the data set's group column, one value a client")
+    similarity: float = Field(0.5, ge=0, le=1, description="similarity: share of the examples that is split iid")
+    holders: int | None = Field(
+        None, ge=1, le=1_000_000, description="only the first so many clients hold data, as where attackers have none"
+    )
 
 
 class DatasetSection(Named):

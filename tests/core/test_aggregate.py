@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -279,3 +281,24 @@ def test_nobody_is_scaled_to_nobody() -> None:
     empty = cohort(torch.zeros(0, 3)).scaled(torch.zeros(0))
     assert empty.rows.shape == (0, 3)
     assert empty.gram.shape == empty.inner.shape == (0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [20, 500])
+def test_inner_products_take_a_quarter_of_the_rows_memory_at_most(n: int) -> None:
+    code = f"""
+import resource, torch
+torch.set_num_threads(1)
+from sparring.cohort import Cohort
+from sparring.layout import Layout
+def measured(rows):
+    cohort = Cohort(rows, Layout(()), None)
+    return cohort.gram, cohort.inner
+measured(torch.ones({n}, 8))
+rows = torch.zeros({n}, 80_000_000 // {n}).uniform_()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+measured(rows)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / rows.nbytes)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert float(done.stdout) <= 0.25

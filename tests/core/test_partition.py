@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from sparring.keys import Key
 from sparring.partition import partition
 from sparring.schema import Partition
 from sparring.signals import Examples
+from tests.core.federation import experiment, played
 
 
 def examples(n: int, classes: int = 5, seed: int = 0) -> Examples:
@@ -39,6 +41,7 @@ KINDS = st.one_of(
     st.just({"kind": "iid"}),
     st.builds(lambda a: {"kind": "dirichlet", "alpha": a}, st.floats(1e-3, 100)),
     st.builds(lambda a: {"kind": "quantity", "alpha": a}, st.floats(1e-3, 100)),
+    st.builds(lambda a: {"kind": "similarity", "similarity": a}, st.floats(0, 1)),
 )
 
 
@@ -148,3 +151,38 @@ REFUSED = [
 def test_what_cannot_be_split_is_refused(data: Examples, clients: int, how: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         split(data, clients, **how)
+
+
+@pytest.mark.parametrize("clients", [1, 3, 5, 7])
+def test_without_similarity_clients_hold_runs_of_the_sorted_classes(clients: int) -> None:
+    data = examples(105)
+    own = [data.y[part] for part in split(data, clients, kind="similarity", similarity=0).values()]
+    assert all(int(a.max()) <= int(b.min()) for a, b in itertools.pairwise(own))
+    assert max(map(len, own)) - min(map(len, own)) <= 1
+
+
+def test_the_less_similar_the_more_skewed() -> None:
+    data = examples(2000)
+    skews = [skew(data, split(data, 5, kind="similarity", similarity=s)) for s in (0, 0.33, 0.66, 1)]
+    assert skews == sorted(skews, reverse=True)
+    assert skews[0] >= 0.6
+    assert skews[3] <= 0.1
+
+
+def test_clients_beyond_the_holders_hold_nothing() -> None:
+    data = examples(60)
+    parts = split(data, 6, kind="similarity", holders=4)
+    assert [len(part) for part in parts.values()] == [15, 15, 15, 15, 0, 0]
+    whole = split(data, 4, kind="similarity")
+    assert all(torch.equal(parts[k], whole[k]) for k in whole)
+
+
+@pytest.mark.parametrize("engine", ["sequential", "workers", "stacked"])
+def test_a_client_without_data_sends_an_update_of_zeros(engine: str) -> None:
+    sent = played(experiment(partition={"holders": 3}, engine=engine), 1).sent()
+    assert [bool(row.any()) for row in sent.values()] == [True, True, True, False]
+
+
+def test_more_holders_than_clients_are_refused() -> None:
+    with pytest.raises(ConfigError, match="holders is 7; there are 6 clients"):
+        split(examples(60), 6, holders=7)

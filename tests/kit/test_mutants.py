@@ -21,6 +21,7 @@ from tests.kit import (  # noqa: F401 - each registers its mutants
     mutants_roles,
     mutants_signals,
     mutants_sources,
+    mutants_utility,
 )
 from tests.kit.making import MUTANTS, subject
 

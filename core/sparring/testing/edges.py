@@ -151,6 +151,8 @@ def _invented(after: Any, updates: Updates, k: int) -> bool:
         fine = updates.rows.isfinite()
         low = updates.rows.masked_fill(~fine, torch.inf).min(0).values
         high = updates.rows.masked_fill(~fine, -torch.inf).max(0).values
+        if isinstance(after, Cohort):  # rows may be scaled towards 0
+            low, high = low.clamp(max=0), high.clamp(min=0)
     return any(not _within(row, low, high) for row in out)
 
 

@@ -76,11 +76,13 @@ def tiny_layout() -> Layout:
 
 
 def tiny_data(clients: int = 3, size: int = 24, *, seed: int = 0) -> ClientData:
-    """``size`` random images and labels for each client."""
+    """``size`` random images and labels for each client, with a group column ``site`` of 0 and 1."""
     generator = torch.Generator().manual_seed(seed)
     held = {
         client: Examples(
-            torch.rand(size, *SHAPE.inputs, generator=generator), torch.randint(SHAPE.classes, (size,), generator=generator)
+            torch.rand(size, *SHAPE.inputs, generator=generator),
+            torch.randint(SHAPE.classes, (size,), generator=generator),
+            {"site": torch.arange(size) % 2},
         )
         for client in sorted(IDS[:clients])
     }

@@ -11,6 +11,7 @@ from sparring.facts import (
     Fact,
     Hardware,
     Identified,
+    Judged,
     Knows,
     PerExample,
     PoissonSampled,
@@ -38,6 +39,7 @@ BY: Mapping[type[Fact], tuple[str | Site, ...]] = {
     Weighted: IN_ROWS,
     Identified: IN_ROWS,
     Space: IN_ROWS,
+    Judged: (Site.COHORT,),
     PublicData: ("datasets",),
 }
 """Which kinds of plugin, or layers at which sites, can make a fact of core true: where a check tells whether they do."""

@@ -93,8 +93,10 @@ def secure_bytes(seed: int, index: int = 0) -> Callable[[int], bytes]:
     return random.Random(f"{seed}/{index}").randbytes
 
 
-def make_signal(site: Site, facts: tuple[Fact, ...] = (), seed: int = 0) -> Any:  # noqa: PLR0911 - one signal per site
-    """A small signal for ``site`` in which ``facts`` hold."""
+def make_signal(  # noqa: PLR0911 - one signal per site
+    site: Site, facts: tuple[Fact, ...] = (), seed: int = 0, clients: int = len(IDS)
+) -> Any:
+    """A small signal for ``site`` in which ``facts`` hold; cohorts are of so many ``clients``."""
     if site is Site.MODEL:
         return tiny_plan()
     if site is Site.DATA:
@@ -102,7 +104,8 @@ def make_signal(site: Site, facts: tuple[Fact, ...] = (), seed: int = 0) -> Any:
     if site.local:
         return LocalPlan()
     layout = Layout.of(tiny_plan().factory())
-    updates = clipped(make_updates(layout=layout, seed=seed), clip_bounds(facts))
+    number = clients if site in (Site.COHORT, Site.AGGREGATE) else len(IDS)
+    updates = clipped(make_updates(number, layout=layout, seed=seed), clip_bounds(facts))
     if site is Site.UPDATE:
         return updates
     if site in (Site.COHORT, Site.AGGREGATE):

@@ -159,9 +159,11 @@ class Trial:
 
     def signal(self, seed: int = 0) -> Any:
         """A signal that satisfies its needs, behind the earlier layers of the same kind of signal."""
+        from sparring.testing.fixtures import IDS
         from sparring.testing.stage import make_signal
 
-        signal = make_signal(self.site, self.facts, seed)
+        borne = getattr(self.config, "f", 0)
+        signal = make_signal(self.site, self.facts, seed, max(len(IDS), 4 * borne + 3 if isinstance(borne, int) else 0))
         for place in range(self.place or 0):
             before = Trial(self.subject, self.config, self.sampled, place)
             if (before.site.local and self.site.local) or before.site is self.site:

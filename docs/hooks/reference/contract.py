@@ -14,12 +14,16 @@ from sparring import (
     context,
     facts,
     hookspecs,
+    lab,
     local,
+    mixins,
+    objectives,
     roles,
     signals,
     sites,
     specs,
     taps,
+    verdicts,
     views,
 )
 from sparring.layout import Layout, Segment
@@ -125,13 +129,14 @@ def _signals() -> str:
     flowing = [cls for cls in classes if cls in get_args(signals.Signal)]
     parts = [cls for cls in classes if cls not in flowing and cls not in (Layout, Segment)]
     parts += [cls for cls in _classes(local) if cls not in classes]
+    parts += [verdicts.Verdict, *_classes(objectives)]
     return (
         _head("Signals", docstring(signals).strip())
         + _sections(flowing)
         + "## Parts of signals\n\n"
         + _sections([Layout, Segment, *parts], "###")
         + "## Contexts\n\nEvery hook is given one of these beside its signal.\n\n"
-        + _sections(_classes(context), "###")
+        + _sections([*_classes(context), *_classes(lab)], "###")
     )
 
 
@@ -155,7 +160,8 @@ def _views() -> str:
 
 
 def _roles() -> str:
-    return _head("Roles", docstring(roles).strip()) + _sections(_classes(roles))
+    mixed = "## Beside a role\n\n" + docstring(mixins) + _sections(_classes(mixins), "###")
+    return _head("Roles", docstring(roles).strip()) + _sections(_classes(roles)) + mixed
 
 
 def _specs() -> str:

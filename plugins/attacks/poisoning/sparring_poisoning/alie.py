@@ -5,14 +5,12 @@ from __future__ import annotations
 from statistics import NormalDist
 from typing import final
 
-from torch import Tensor
-
 from sparring.context import Context, Round
-from sparring.errors import ConfigError
 from sparring.hookspecs import hookimpl
 from sparring.roles import ActiveAttack
 from sparring.signals import Updates
 from sparring_poisoning.plugin import ALIEConfig
+from sparring_poisoning.seen import all_send, seen
 
 
 def z_max(n: int, m: int) -> float:
@@ -34,10 +32,9 @@ def z_max(n: int, m: int) -> float:
 class ALIE(ActiveAttack[Updates]):
     r"""Every client of the attack sends $\mu_j - z\,\sigma_j$ in each coordinate j.
 
-    $\mu$, $\sigma$: mean and population standard deviation of the rows that it sees. ``knowledge: own``: the attack's own m
-    honestly trained rows; with m = 1 that is its own update unchanged. ``knowledge: benign``: the benign rows that it is
-    granted, or its own in a round that has none; raises `ConfigError` where they are not granted. z is given, or `z_max` of the
-    n sampled clients and the m it holds among them. Acts on parameters; buffers stay.
+    $\mu$, $\sigma$: mean and population standard deviation of the rows that it sees (`sparring_poisoning.seen.seen`). With
+    its own knowledge and m = 1 that is its own update unchanged. z is given, or `z_max` of the n sampled clients and the m it
+    holds among them. Acts on parameters; buffers stay. Raises `ConfigError` where it is not granted what it is to see.
 
     Source: Baruch, Baruch and Goldberg, "A little is enough: circumventing defenses for distributed learning", NeurIPS 2019,
     1902.06156.
@@ -53,18 +50,6 @@ class ALIE(ActiveAttack[Updates]):
         m = len(signal.ids)
         if m == 0:
             return signal
-        seen = self._seen(signal, ctx)
+        rows = seen(signal, ctx, self.config.knowledge).params
         z = z_max(len(ctx.cohort), m) if self.config.z is None else self.config.z
-        sent = seen.mean(dim=0) - z * seen.std(dim=0, correction=0)
-        return signal.with_params(sent.expand(m, -1).clone())
-
-    def _seen(self, signal: Updates, ctx: Round) -> Tensor:
-        if self.config.knowledge == "own":
-            return signal.params
-        if ctx.benign is None:
-            raise ConfigError(
-                f"'{ctx.layer or 'alie'}' has knowledge: benign, but the benign updates are not granted to it; "
-                "grant them in the threat model (knows: [benign-updates]), or set knowledge: own"
-            )
-        benign = ctx.benign[:, : signal.layout.parameters]
-        return benign.to(signal.rows) if len(benign) else signal.params
+        return all_send(signal, rows.mean(dim=0) - z * rows.std(dim=0, correction=0))

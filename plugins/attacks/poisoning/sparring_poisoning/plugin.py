@@ -1,28 +1,17 @@
-"""Model poisoning: clients that send false updates."""
+"""Poisoning: clients that send false updates."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from sparring.facts import (
-    Clipped,
-    Controls,
-    Identified,
-    Knows,
-    PerExample,
-    PoissonSampled,
-    Sensitivity,
-    Space,
-    Summable,
-    Weighted,
-)
 from sparring.hookspecs import hookimpl
-from sparring.signature import Signature
-from sparring.sites import Site
-from sparring.specs import AnySpec, AttackSpec, Config, Layer
+from sparring.specs import AnySpec, Config
+from sparring_poisoning.declare import KNOWLEDGE, OWN, Knowledge, poisons, sees
+from sparring_poisoning.plugin_blind import BLIND
+from sparring_poisoning.plugin_crafted import CRAFTED
 from sparring_poisoning.plugin_data import DATA_ATTACKS
 
 if TYPE_CHECKING:
@@ -42,11 +31,7 @@ class ALIEConfig(Config):
     z: float | None = Field(
         None, ge=-1e3, le=1e3, description="standard deviations below the mean; default: z_max of the paper, from n and m"
     )
-    knowledge: Literal["own", "benign"] = Field(
-        "own",
-        description="whose updates give mean and deviation: its own clients' (as in the paper), or the benign ones' "
-        "(needs `knows: [benign-updates]`)",
-    )
+    knowledge: Knowledge = KNOWLEDGE
 
 
 def _sign_flip(config: SignFlipConfig) -> SignFlip:
@@ -61,39 +46,23 @@ def _alie(config: ALIEConfig) -> ALIE:
     return ALIE(config)
 
 
-HOLDS = Controls("client", "update")
-ROWS = (Summable(), Identified(), Weighted(), Space(), PerExample(), PoissonSampled(), Clipped(among="honest"))
-"""What stays true of a cohort in which some rows are lies: the wire format, and what was said of honest rows alone."""
-
-SIGN_FLIP = AttackSpec(
-    api=1,
-    name="sign-flip",
-    config=SignFlipConfig,
-    summary="compromised clients send their own update with its sign flipped and scaled",
-    game="poisoning",
-    layers=(Layer(site=Site.UPDATE, build=_sign_flip, signature=Signature(needs=(HOLDS,), keeps=(*ROWS, Sensitivity()))),),
+SIGN_FLIP = poisons(
+    "sign-flip",
+    SignFlipConfig,
+    _sign_flip,
+    OWN,
+    "compromised clients send their own update with its sign flipped and scaled",
 )
-ALIE_SPEC = AttackSpec(
-    api=1,
-    name="alie",
-    config=ALIEConfig,
-    summary="A Little Is Enough: compromised clients send the mean less z standard deviations, within the honest spread",
-    game="poisoning",
-    layers=(
-        Layer(
-            site=Site.UPDATE,
-            build=_alie,
-            signature=lambda config: (
-                Signature(needs=(HOLDS,), keeps=(*ROWS, Sensitivity()))
-                if config.knowledge == "own"
-                else Signature(needs=(HOLDS, Knows("benign-updates")), keeps=ROWS)
-            ),
-        ),
-    ),
+ALIE_SPEC = poisons(
+    "alie",
+    ALIEConfig,
+    _alie,
+    sees(),
+    "A Little Is Enough: compromised clients send the mean less z standard deviations, within the honest spread",
 )
 
 
 @hookimpl
 def sparring_plugins() -> Iterable[AnySpec]:
     """The attacks of this distribution."""
-    return (SIGN_FLIP, ALIE_SPEC, *DATA_ATTACKS)
+    return (SIGN_FLIP, ALIE_SPEC, *BLIND, *CRAFTED, *DATA_ATTACKS)

@@ -37,8 +37,10 @@ def updates(rows: Tensor, buffers: int = 0, first: int = 0) -> Updates:
     return Updates(rows, Layout.build(parts), ids, torch.arange(1.0, len(rows) + 1))
 
 
-def context(n: int, benign: Tensor | None = None) -> Round:
-    return Round(0, 1, Key(0), Wire(0, lambda stage, client: False), layer="attack", cohort=tuple(range(n)), benign=benign)
+def context(n: int, benign: Tensor | None = None, buffers: int = 0) -> Round:
+    honest = None if benign is None else updates(benign, buffers, first=n - len(benign))
+    wire = Wire(0, lambda stage, client: False)
+    return Round(0, 1, Key(0), wire, layer="attack", cohort=tuple(range(n)), benign=benign, honest=honest)
 
 
 def attacked(name: str, signal: Updates, ctx: Round, **options: object) -> Updates:
@@ -92,7 +94,7 @@ def test_alie_sends_mean_less_z_deviations(m: int, benign: int, z: float | None,
     signal = updates(torch.randn(m, 8, dtype=torch.float64), 2)
     before = signal.rows.clone()
     seen = torch.randn(benign, 8, dtype=torch.float64)
-    out = attacked("alie", signal, context(m + benign, seen), z=z, knowledge=knowledge)
+    out = attacked("alie", signal, context(m + benign, seen, 2), z=z, knowledge=knowledge)
     rows = (seen if knowledge == "benign" else signal.rows)[:, :6].numpy()
     used = z_max(m + benign, m) if z is None else z
     expected = np.mean(rows, axis=0) - used * np.std(rows, axis=0)
@@ -112,7 +114,7 @@ def test_alie_reads_only_what_its_knowledge_names() -> None:
         return attacked("alie", signal, ctx, knowledge=knowledge, z=1.0).rows
 
     assert torch.equal(sent(signal, one, "own"), sent(signal, two, "own"))
-    assert torch.equal(sent(signal, one, "own"), sent(signal, replace(one, benign=None), "own"))
+    assert torch.equal(sent(signal, one, "own"), sent(signal, replace(one, benign=None, honest=None), "own"))
     assert not torch.equal(sent(signal, one, "own"), sent(other, one, "own"))
     assert torch.equal(sent(signal, one, "benign"), sent(other, one, "benign"))
     assert not torch.equal(sent(signal, one, "benign"), sent(signal, two, "benign"))

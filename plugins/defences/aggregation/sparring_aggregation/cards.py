@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from sparring.aggregate import WeightedMean, fold
 from sparring.keys import Key
-from sparring.roles import Aggregator
-from sparring.signals import Cohort, Updates
+from sparring.signals import Updates
 from sparring.testing.experiments import CLASSES, Blobs
 from sparring.testing.fixtures import make_layout, make_round, make_setup
+from sparring_aggregation.cards_common import FAR
+from sparring_aggregation.cards_common import disagreement as _disagreement
+from sparring_aggregation.cards_common import moved as _moved
+from sparring_aggregation.cards_common import release as _release
+from sparring_aggregation.cards_common import rows as _rows
 from sparring_aggregation.krum import Krum
 from sparring_aggregation.median import Median
-from sparring_aggregation.plugin import KrumConfig, TrimmedMeanConfig
+from sparring_aggregation.plugin import KrumConfig, MedianConfig, TrimmedMeanConfig
 from sparring_aggregation.trimmed_mean import TrimmedMean
-
-FAR = 1e6
-Rule = Aggregator | WeightedMean
-
-
-def _release(rule: Rule, rows: Tensor, weights: Tensor | None = None) -> Tensor:
-    cohort = Cohort(rows, make_layout(rows.shape[1]), tuple(range(len(rows))), weights)
-    return rule.server_aggregate(cohort, make_round()).vector
-
-
-def _rows(n: int, d: int, name: str) -> Tensor:
-    """Rows [n, d] of independent N(0, 1), float64."""
-    return torch.randn(n, d, generator=Key(0, ("card", name)).generator(), dtype=torch.float64)
-
-
-def _moved(rule: Rule, rows: Tensor, f: int) -> float:
-    """The largest distance of a coordinate from the mean of the honest rows once the first f rows are at 1e6."""
-    lying = rows.clone()
-    lying[:f] = FAR
-    return float((_release(rule, lying) - rows[f:].mean(0)).abs().max())
-
-
-def _disagreement(rule: Rule, plain: Callable[[Tensor], Tensor], name: str) -> float:
-    """The largest distance of a rule from its definition over cohorts of 5 to 44 rows."""
-    return max(float((_release(rule, _rows(n, 20, name)) - plain(_rows(n, 20, name))).abs().max()) for n in range(5, 45))
 
 
 def mean() -> dict[str, float]:
@@ -74,10 +51,10 @@ def median() -> dict[str, float]:
     rows = _rows(11, 100, "breakdown")
     noise = _rows(11, 200_000, "efficiency")
     return {
-        "largest distance from the middle of sorted values": _disagreement(Median(), _middle, "median"),
-        "variance of 11 normal values over the mean's": float(_release(Median(), noise).var()) * 11,
-        "displacement by 5 of 11 rows at 1e6": _moved(Median(), rows, 5),
-        "displacement by 6 of 11 rows at 1e6": _moved(Median(), rows, 6),
+        "largest distance from the middle of sorted values": _disagreement(Median(MedianConfig()), _middle, "median"),
+        "variance of 11 normal values over the mean's": float(_release(Median(MedianConfig()), noise).var()) * 11,
+        "displacement by 5 of 11 rows at 1e6": _moved(Median(MedianConfig()), rows, 5),
+        "displacement by 6 of 11 rows at 1e6": _moved(Median(MedianConfig()), rows, 6),
         "displacement of the mean by 1 of 11 rows": _moved(WeightedMean(), rows, 1),
     }
 

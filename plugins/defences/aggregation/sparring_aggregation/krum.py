@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import final
 
-import torch
-from torch import Tensor
-
 from sparring.context import Round
-from sparring.errors import ConfigError
 from sparring.hookspecs import hookimpl
 from sparring.roles import Aggregator
 from sparring.signals import Cohort, Release
+from sparring_aggregation.bounds import admit
 from sparring_aggregation.plugin import KrumConfig
+from sparring_aggregation.scores import first, nearest, nothing, others, picked
 
 
 @final
@@ -31,32 +29,16 @@ class Krum(Aggregator):
 
     def admit(self, n: int) -> None:
         """Raise `ConfigError` unless 2f + 2 < n."""
-        f = self.config.f
-        if 2 * f + 2 >= n:
-            fits = f"set f to at most {(n - 3) // 2}" if n >= 3 else "choose another rule"
-            raise ConfigError(f"'krum' with f = {f} got n = {n} updates; it needs 2f + 2 < n: {fits}, or sample more clients")
-
-    def scores(self, distances: Tensor) -> Tensor:
-        """Sum of the n - f - 2 smallest entries of each row of ``distances`` [n, n] beside the diagonal: [n]."""
-        n, f = len(distances), self.config.f
-        self.admit(n)
-        symmetric = (distances + distances.T) / 2
-        others = symmetric.fill_diagonal_(torch.inf).sort(dim=1).values
-        return others[:, : n - f - 2].sum(dim=1)
+        admit("krum", self.config.f, n, "2f + 2 < n", (n - 3) // 2)
 
     @hookimpl
     def server_aggregate(self, cohort: Cohort, ctx: Round) -> Release:
         """The chosen row [d]; its total is 1."""
         del ctx
-        n = len(cohort)
+        n, f = len(cohort), self.config.f
         if n == 0:
-            return Release(cohort.rows.sum(0), cohort.layout, 0.0, 0)
-        scores = self.scores(cohort.distances)
-        ids = range(n) if cohort.ids is None else cohort.ids
-        tied = (scores == scores.min()) | scores.isnan()
-        chosen = min((int(i) for i in tied.nonzero()), key=lambda i: ids[i])
-        coefficients = torch.zeros(n, dtype=torch.float64, device=cohort.base.device)
-        coefficients[chosen] = 1
-        excluded = () if cohort.ids is None else tuple(i for i in cohort.ids if i != cohort.ids[chosen])
-        behind = 1 if cohort.mix is None else int((cohort.mix[chosen] != 0).sum())
-        return Release(cohort.combine(coefficients), cohort.layout, 1.0, behind, excluded)
+            return nothing(cohort)
+        self.admit(n)
+        distances, by_id = others(cohort)
+        scores = nearest(distances, n - f - 2)
+        return picked(cohort, by_id[first(scores)])

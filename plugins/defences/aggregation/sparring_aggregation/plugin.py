@@ -1,4 +1,4 @@
-"""Aggregation rules: the weighted mean, and three that bear some Byzantine clients."""
+"""Aggregation rules: the weighted mean, and others that bear some Byzantine clients."""
 
 from __future__ import annotations
 
@@ -7,18 +7,26 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
-from sparring.claims import Heuristic
 from sparring.defaults import MEAN as WEIGHTED_MEAN
-from sparring.facts import PerExample, PoissonSampled, Readable, Space
 from sparring.hookspecs import hookimpl
-from sparring.signature import Signature
 from sparring.specs import AggregatorSpec, AnySpec, Config, Empty
+from sparring_aggregation import declared
+from sparring_aggregation.plugin_clients import CLIENTS
+from sparring_aggregation.plugin_pre import PRE
+from sparring_aggregation.plugin_selection import SELECTION
+from sparring_aggregation.robust import robust as _robust
 
 if TYPE_CHECKING:
     from sparring.aggregate import WeightedMean
     from sparring_aggregation.krum import Krum
     from sparring_aggregation.median import Median
     from sparring_aggregation.trimmed_mean import TrimmedMean
+
+
+class MedianConfig(Config):
+    """Configuration of `median`."""
+
+    weighted: bool = Field(False, description="whether clients count by their weights, or alike")
 
 
 class TrimmedMeanConfig(Config):
@@ -28,6 +36,7 @@ class TrimmedMeanConfig(Config):
     beta: float | None = Field(
         None, ge=0, lt=0.5, description="in place of f: the share of the cohort dropped at each end, rounded down"
     )
+    weighted: bool = Field(False, description="whether f / n of the weight is dropped at each end, in place of f clients")
 
     @model_validator(mode="after")
     def _one_of(self) -> TrimmedMeanConfig:
@@ -49,11 +58,10 @@ def _mean(config: Empty) -> WeightedMean:
     return WeightedMean()
 
 
-def _median(config: Empty) -> Median:
-    del config
+def _median(config: MedianConfig) -> Median:
     from sparring_aggregation.median import Median
 
-    return Median()
+    return Median(config)
 
 
 def _trimmed_mean(config: TrimmedMeanConfig) -> TrimmedMean:
@@ -68,18 +76,6 @@ def _krum(config: KrumConfig) -> Krum:
     return Krum(config)
 
 
-SAMPLING = (PerExample(), PoissonSampled())
-"""What no rule over rows can change: how examples enter a loss, and how units enter a round."""
-
-
-def _robust(reason: str) -> Signature:
-    return Signature(
-        needs=(Readable("aggregator", "update", "client"), Space("real")),
-        keeps=(*SAMPLING, Space("real")),
-        claims=(Heuristic(reason),),
-    )
-
-
 MEAN = AggregatorSpec(
     api=1,
     name="mean",
@@ -91,21 +87,25 @@ MEAN = AggregatorSpec(
 MEDIAN = AggregatorSpec(
     api=1,
     name="median",
-    config=Empty,
-    summary="coordinate-wise median: bears fewer than half of the clients being Byzantine; ignores weights",
+    config=MedianConfig,
+    summary="coordinate-wise median: bears fewer than half of the clients being Byzantine; ignores weights unless told",
     build=_median,
-    signature=_robust("each coordinate lies within the range of honest updates while 2f < n"),
+    signature=lambda config: _robust(
+        "each coordinate lies within the range of honest updates while "
+        + ("less than half of the weight is Byzantine" if config.weighted else "2f < n")
+    ),
 )
 TRIMMED_MEAN = AggregatorSpec(
     api=1,
     name="trimmed-mean",
     config=TrimmedMeanConfig,
-    summary="coordinate-wise mean without the f smallest and f largest values; ignores weights",
+    summary="coordinate-wise mean without the f smallest and f largest values; ignores weights unless told",
     build=_trimmed_mean,
     signature=lambda config: _robust(
         "each coordinate lies within the range of honest updates while at most "
         + (f"f = {config.f}" if config.beta is None else f"a share beta = {config.beta:g}, rounded down,")
-        + " of the clients are Byzantine"
+        + (" of the n clients, and f / n of the weight," if config.weighted else " of the clients")
+        + " are Byzantine"
     ),
 )
 KRUM = AggregatorSpec(
@@ -123,4 +123,4 @@ KRUM = AggregatorSpec(
 @hookimpl
 def sparring_plugins() -> Iterable[AnySpec]:
     """The rules of this distribution."""
-    return (MEAN, MEDIAN, TRIMMED_MEAN, KRUM)
+    return (MEAN, MEDIAN, TRIMMED_MEAN, KRUM, *declared.SPECS, *SELECTION, *PRE, *CLIENTS)

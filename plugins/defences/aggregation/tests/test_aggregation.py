@@ -12,7 +12,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sparring_aggregation.order import comparators, mean_of_ranks
+from sparring_aggregation.network import comparators
+from sparring_aggregation.order import mean_of_ranks
 from sparring_aggregation.plugin import sparring_plugins
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from sparring.signals import Release
 from sparring.signature import Step
 from sparring.sites import Site
 
-SPECS = {spec.name: spec for spec in sparring_plugins()}
+SPECS = {spec.name: spec for spec in sparring_plugins() if spec.kind == "aggregators"}
 CTX = Round(0, 1, Key(0), Wire(0, lambda stage, client: False))
 FLAT = settings(max_examples=60, deadline=None)
 BEARS: dict[str, Callable[[int], int]] = {
@@ -97,62 +98,6 @@ def test_agrees_with_its_definition(name: str, data: st.DataObject) -> None:
     np.testing.assert_allclose(aggregate(name, rows, f).numpy(), NAIVE[name](rows.numpy(), f), rtol=1e-12, atol=1e-12)
 
 
-@EVERY
-@given(data=st.data())
-@FLAT
-def test_the_order_of_rows_does_not_matter(name: str, data: st.DataObject) -> None:
-    rows, f = data.draw(cases(name))
-    order = torch.tensor(data.draw(st.permutations(range(len(rows)))))
-    torch.testing.assert_close(aggregate(name, rows[order], f), aggregate(name, rows, f))
-
-
-@EVERY
-@given(data=st.data(), scale=st.floats(1e-3, 1e3))
-@FLAT
-def test_translation_and_scale_pass_through(name: str, data: st.DataObject, scale: float) -> None:
-    rows, f = data.draw(cases(name))
-    shift = torch.randn(rows.shape[1], dtype=torch.float64)
-    torch.testing.assert_close(
-        aggregate(name, scale * rows + shift, f), scale * aggregate(name, rows, f) + shift, rtol=1e-7, atol=1e-9
-    )
-
-
-@EVERY
-@given(n=st.integers(4, 40), d=st.integers(1, 9))
-@FLAT
-def test_identical_rows_give_that_row(name: str, n: int, d: int) -> None:
-    row = torch.randn(d)
-    torch.testing.assert_close(aggregate(name, row.expand(n, d).clone(), BEARS[name](n)), row, rtol=3e-7, atol=0)
-
-
-@EVERY
-@given(data=st.data())
-@FLAT
-def test_f_outliers_cannot_leave_the_range_of_honest_rows(name: str, data: st.DataObject) -> None:
-    rows, f = data.draw(cases(name))
-    order = torch.tensor(data.draw(st.permutations(range(len(rows)))))
-    honest = rows[: len(rows) - f]
-    direction = torch.randn(rows.shape[1], dtype=torch.float64).sign()
-    attacked = torch.cat([honest, 1e6 * direction + rows[len(rows) - f :]])
-    out = aggregate(name, attacked[order], f)
-    assert bool((out >= honest.amin(0) - 1e-9).all())
-    assert bool((out <= honest.amax(0) + 1e-9).all())
-
-
-@EVERY
-@given(data=st.data())
-@FLAT
-def test_a_majority_of_outliers_breaks_it(name: str, data: st.DataObject) -> None:
-    rows, _ = data.draw(cases(name))
-    n = len(rows)
-    f = BEARS[name](n)
-    if name == "krum":
-        rows = torch.cat([rows[: f + 1], 1e6 + torch.zeros(n - f - 1, rows.shape[1], dtype=torch.float64)])
-    else:
-        rows[: n // 2 + 1] = 1e6
-    assert bool((aggregate(name, rows, f).abs() > 1e5).all())
-
-
 def test_mean_is_moved_by_one_outlier_and_respects_weights() -> None:
     rows = torch.randn(10, 4)
     rows[3] = 1e6
@@ -218,7 +163,7 @@ def test_f_and_beta_together_are_refused() -> None:
         validated(SPECS["trimmed-mean"].config, {"f": 2, "beta": 0.2}, "defences.trimmed-mean")
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", ["mean", *BEARS])
 def test_an_empty_cohort_gives_a_release_without_weight(name: str) -> None:
     made = release(name, cohort(torch.zeros(0, 5)))
     assert made.total == 0
@@ -332,20 +277,3 @@ def test_the_declared_sensitivity_of_the_mean_holds_and_is_tight(data: st.DataOb
 def test_the_light_module_imports_no_torch() -> None:
     code = "import sys, sparring_aggregation.plugin as p; list(p.sparring_plugins()); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("n", [20, 40])
-def test_memory_stays_within_a_quarter_of_the_input(n: int) -> None:
-    code = f"""
-import resource, torch
-torch.set_num_threads(1)
-from sparring_aggregation.order import mean_of_ranks
-rows = torch.zeros({n}, 40_000_000 // {n}).uniform_()
-mean_of_ranks(rows[:, :4096], 2, {n} - 2)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-mean_of_ranks(rows, 2, {n} - 2)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / rows.nbytes)
-"""
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert float(done.stdout) <= 0.25
