@@ -205,6 +205,11 @@ class Knows(Exposure):
 
 
 @dataclass(frozen=True)
+class Entangled(Exposure):
+    """What one client trains on depends on other clients' data, so that no mechanism on its contribution covers them."""
+
+
+@dataclass(frozen=True)
 class Controls(Exposure):
     """``by`` can replace ``what``: the power of an active adversary."""
 

@@ -63,6 +63,6 @@ class Lab:
         plans = {HONEST: LocalPlan()}
         work = Work(self.plan, self.layout, data, plans, settings, self.key.child("lab", self.name), self.device, self.dtype)
         out = torch.zeros_like(row)
-        with torch.random.fork_rng(devices=[row.device] if row.is_cuda else []):
+        with torch.enable_grad(), torch.random.fork_rng(devices=[row.device] if row.is_cuda else []):
             Learner(work, channels_last=True).train(Broadcast(self.plan, row, self.layout), 0, HONEST, index, out)
         return out

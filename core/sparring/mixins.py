@@ -31,7 +31,7 @@ class Targeted(ABC):
     def objective(self, test: Examples, ctx: Setup) -> Objective:
         """What the attack wants of the released model, on ``test`` examples or inputs of its own; asked once, before round 0.
 
-        Laws: changes no state; draws from ``ctx`` alone, which is the layer's own; inputs have the shape and range of the test's.
+        Laws: changes no state; draws from ``ctx`` alone, the layer's own; inputs have the shape and range of the test's.
         """
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from sparring.checker import Missing, Report
 from sparring.claims import Claim, Heuristic
-from sparring.facts import Principal, Readable, What
+from sparring.facts import Entangled, Principal, Readable, What
 from sparring.sites import Site
 from sparring.taps import read_after
 
@@ -83,7 +83,7 @@ def principals(report: Report) -> tuple[Principal, ...]:
 def claims(report: Report) -> tuple[ClaimLine, ...]:
     """Every claim of the stack, against whom it holds, and which are withdrawn because they rest on a waived need."""
     return tuple(
-        ClaimLine(step.name, claim, _against(report, i, claim), _withdrawn(report, i))
+        ClaimLine(step.name, claim, _against(report, i, claim), _withdrawn(report, i, claim))
         for i, step in enumerate(report.steps)
         for claim in step.signature.claims
     )
@@ -96,12 +96,21 @@ def _against(report: Report, i: int, claim: Claim) -> tuple[Principal, ...]:
     return tuple(p for p in principals(report) if protects(report, i, p))
 
 
-def _withdrawn(report: Report, i: int) -> str | None:
+def _withdrawn(report: Report, i: int, claim: Claim) -> str | None:
     if i not in report.tainted:
-        return None
+        return None if isinstance(claim, Heuristic) else _entangled(report, i)
     origin = report.tainted[i]
     needs = "; ".join(_unmet(m) for m in report.missing if m.step == origin)
     return f"'{report.steps[origin].name}' needs {needs}"
+
+
+def _entangled(report: Report, i: int) -> str | None:
+    """Which layer before step ``i`` makes data of one client reach the contributions of others, if one does."""
+    givers = [held.giver for held in report.trail[i].values() if isinstance(held.fact, Entangled)]
+    if not givers:
+        return None
+    who = "the start" if givers[0] < 0 else f"'{report.steps[givers[0]].name}'"
+    return f"behind {who}, what a client trains on depends on other clients' data"
 
 
 def _unmet(missing: Missing) -> str:

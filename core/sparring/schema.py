@@ -144,6 +144,9 @@ class ThreatModel(Section):
     compromised: Compromised | None = Field(None, description="clients in the adversary's hands")
     knows: tuple[Knowledge, ...] = Field((), description="what the adversary knows beside what it can read")
     anonymous: bool = Field(False, description="contributions carry no identity")
+    raw_data: bool = Field(
+        False, description="clients' raw data are shown to the server for analysis: what the field calls violating privacy"
+    )
     query_budget: int | None = Field(None, ge=1, description="inputs that a black-box attack may query; null: no limit")
     hardware: tuple[Literal["tee", "simulated-tee", "gpu"], ...] = Field((), description="special hardware at hand")
 

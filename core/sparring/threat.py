@@ -25,6 +25,8 @@ def start_facts(file: File, dataset: Signature, model: Signature) -> dict[Fact, 
     if threat.server != "trusted":
         granted += [Readable("server", "update", "client"), Readable("server", "update", "cohort")]
         granted += [Readable("server", "model", "round"), Readable("server", "trace", "round")]
+    if threat.raw_data:
+        granted += [Readable("server", "data", "example"), Readable("server", "labels", "example")]
     if threat.server == "malicious":
         granted.append(Controls("server", "broadcast"))
     if threat.compromised is not None:

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from sparring.checker import Report, Waiver, walk
 from sparring.claims import Formal, Heuristic
-from sparring.facts import Clipped, Fact, Grain, Hardware, Principal, Readable, Sensitivity, Summable, What
+from sparring.facts import Clipped, Entangled, Fact, Grain, Hardware, Principal, Readable, Sensitivity, Summable, What
 from sparring.protection import CONTENTS, claims, principals, protects
+from sparring.schema import File, ThreatModel
 from sparring.signature import ALL, Map, Signature, Step
 from sparring.sites import Site
 from sparring.taps import read_after
+from sparring.threat import start_facts
 
 THREAT: tuple[Fact, ...] = (
     Readable("server", "update", "client"),
@@ -44,6 +46,20 @@ def hiding(site: Site, *hidden: Fact, needs: tuple[Fact, ...] = ()) -> Step:
 def against(report: Report) -> tuple[Principal, ...]:
     """Whom the last claim of the stack protects against."""
     return claims(report)[-1].against
+
+
+@pytest.mark.parametrize("server", ["trusted", "honest-but-curious", "malicious"])
+def test_raw_data_that_are_shown_are_read_before_any_update(server: str) -> None:
+    file = File.model_validate(
+        {"dataset": {"name": "any"}, "model": {"name": "any"}, "threat_model": {"server": server, "raw_data": True}}
+    )
+    shown = start_facts(file, Signature(), Signature())
+    hidden = start_facts(file.model_copy(update={"threat_model": ThreatModel(server=server)}), Signature(), Signature())
+    extra = {Readable("server", "data", "example"), Readable("server", "labels", "example")}
+    assert set(shown) - set(hidden) == extra
+    assert set(hidden) < set(shown)
+    assert {shown[fact] for fact in extra} == {"threat model"}
+    assert "server" not in against(walk([noise(Site.UPDATE)], shown)), "noise on updates does not protect what was shown"
 
 
 def test_local_noise_protects_from_everyone() -> None:
@@ -188,3 +204,11 @@ def test_every_claim_of_every_layer_has_a_line() -> None:
     two = replace(noise(Site.UPDATE), signature=Signature(keeps=ALL, claims=(EVENT, Heuristic("blurs"))))
     lines = claims(walk([two, noise(Site.RELEASE, "late")], THREAT))
     assert [(line.name, line.claim) for line in lines] == [("noise", EVENT), ("noise", Heuristic("blurs")), ("late", EVENT)]
+
+
+def test_no_formal_claim_stands_behind_a_layer_that_entangles_clients() -> None:
+    mixing = Step("filter", Site.DATA, Signature(gives=(Entangled(),), keeps=ALL, claims=(Heuristic("it filters"),)))
+    before, behind = (claims(walk(steps, THREAT)) for steps in ([noise(Site.UPDATE)], [mixing, noise(Site.UPDATE)]))
+    assert before[-1].withdrawn is None
+    assert behind[0].withdrawn is None
+    assert "'filter'" in (behind[-1].withdrawn or "")

@@ -151,3 +151,12 @@ def _halving(flaw: str) -> None:
 
 for flaw in ("count", "lenient"):
     _halving(flaw)
+
+
+@mutant("data-entangled")
+def _(broken: bool) -> Made:
+    def transform(self: Any, data: ClientData, ctx: Any) -> ClientData:
+        level = torch.cat([e.x for e in data.clients.values()]).mean() if broken else 0.5
+        return replace(data, clients={i: replace(e, x=(e.x > level).to(e.x)) for i, e in data.clients.items()})
+
+    return defence(transform, signal=ClientData, site=Site.DATA, signature=Signature())

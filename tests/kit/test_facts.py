@@ -8,6 +8,7 @@ from sparring import facts
 from sparring.facts import (
     Clipped,
     Controls,
+    Entangled,
     Exposure,
     Fact,
     Guarantee,
@@ -42,6 +43,7 @@ TESTED: dict[type[Fact], tuple[str, ...]] = {
     Readable: ("sealed-rows-hide", "released-rows-hide"),
     Knows: ("granted-by-whom", "attack-reads-grants", "reader-needs-enough"),
     Controls: ("granted-by-whom",),
+    Entangled: ("data-entangled",),
     PublicData: ("public-declared",),
     Hardware: ("granted-by-whom",),
 }

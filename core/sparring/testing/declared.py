@@ -90,7 +90,8 @@ def layers_legal(trial: Trial) -> None:
             f"it declares {layer.site.label}, but {type(instance).__name__} acts at {', '.join(site.label for site in sites)}",
         )
         if layer.wire:
-            demand(layer.site in (Site.UPDATE, Site.OPEN), f"{layer.site.label} is no part of the wire format")
+            forced = (Site.DATA, Site.UPDATE, Site.OPEN)
+            demand(layer.site in forced, f"{layer.site.label} is nothing that the server could force")
 
 
 @check(CONFIGURED)

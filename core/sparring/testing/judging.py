@@ -1,4 +1,4 @@
-"""Checks of layers over cohorts that judge clients, or that change how many rows there are."""
+"""Checks of layers that look across clients: at their data, or at cohorts, which they judge or whose rows they change."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import replace
 import torch
 
 from sparring.errors import ConfigError
-from sparring.facts import Judged
+from sparring.facts import Entangled, Judged
 from sparring.mixins import Sizing
-from sparring.signals import Cohort
+from sparring.signals import ClientData, Cohort
 from sparring.sites import Site
 from sparring.testing.kit import Inapplicable, check, demand
 from sparring.testing.server import many, played
-from sparring.testing.stage import holds
+from sparring.testing.stage import holds, same, tensors
 from sparring.testing.subject import Trial, layers
 from sparring.verdicts import Verdict
 
@@ -91,3 +91,20 @@ def sizing_holds(trial: Trial) -> None:
             raise AssertionError(f"it refuses {len(cohort)} rows before the run, and takes them in it") from None
         found = len(played(trial, cohort))
         demand(found == expected, f"of {len(cohort)} rows it says that {expected} go on, and {found} do")
+
+
+@check(layers(Site.DATA))
+def data_entangled(trial: Trial) -> None:
+    """Law: a defence on data under which one client's examples depend on another's data gives Entangled.
+    Why: noise on a client's update covers what that client holds; what it trains on then tells of others too.
+    If this fails: treat each client by itself, or give `Entangled()`.
+    """
+    if any(isinstance(fact, Entangled) for fact in trial.signature.gives):
+        raise Inapplicable("it gives Entangled")
+    signal: ClientData = trial.signal()
+    first, *others = sorted(signal)
+    changed = {i: replace(signal.clients[i], x=1 - signal.clients[i].x, y=signal.clients[i].y.flip(0)) for i in others}
+    whole = trial.apply(trial.build(), signal, trial.context())
+    again = trial.apply(trial.build(), replace(signal, clients={**signal.clients, **changed}), trial.context())
+    own = [tensors(after.clients[first]) for after in (whole, again)]
+    demand(same(own[0], own[1]), f"other data at clients {others} change what client {first} trains on")

@@ -12,6 +12,7 @@ from sparring.specs import AnySpec, Config
 from sparring_poisoning.declare import KNOWLEDGE, OWN, Knowledge, poisons, sees
 from sparring_poisoning.plugin_blind import BLIND
 from sparring_poisoning.plugin_crafted import CRAFTED
+from sparring_poisoning.plugin_data import DATA_ATTACKS
 
 if TYPE_CHECKING:
     from sparring_poisoning.alie import ALIE
@@ -64,4 +65,4 @@ ALIE_SPEC = poisons(
 @hookimpl
 def sparring_plugins() -> Iterable[AnySpec]:
     """The attacks of this distribution."""
-    return (SIGN_FLIP, ALIE_SPEC, *BLIND, *CRAFTED)
+    return (SIGN_FLIP, ALIE_SPEC, *BLIND, *CRAFTED, *DATA_ATTACKS)

@@ -196,7 +196,7 @@ def test_own_knowledge_needs_control_alone() -> None:
     assert verdict("alie", [CONTROL, Knows("benign-updates")], knowledge="benign")
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", ["sign-flip", "alie"])
 def test_what_was_said_of_all_rows_is_lost_and_of_honest_ones_kept(name: str) -> None:
     spec = SPECS[name]
     (layer,) = spec.layers

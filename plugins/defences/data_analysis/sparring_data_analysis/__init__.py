@@ -1,0 +1,1 @@
+"""Analysis of raw data, of the released model and of its inputs for backdoors and poison."""
