@@ -12,8 +12,6 @@ from sparring.layout import Layout
 from sparring.verdicts import Verdict
 
 CHUNK = 1 << 16
-CACHED = 1 << 13
-"""Columns that are multiplied at once on a CPU: 20 clients' fit its cache beside their difference."""
 """Columns that are multiplied at once, fewer where there are many rows: `ENTRIES` numbers are held in float64 at most."""
 ENTRIES = 1 << 21
 REFERENCES_AT_MOST = 2
@@ -60,11 +58,17 @@ def _products(rows: Tensor, reference: int | None, dtype: torch.dtype) -> Tensor
     """Inner products [n, n] of the rows minus row ``reference``, over chunks of columns."""
     n, d = rows.shape
     products = torch.zeros(n, n, dtype=torch.float64, device=rows.device)
-    width = min(CACHED if rows.device.type == "cpu" else CHUNK, -(-ENTRIES // max(n, 1)))
+    width = min(CHUNK, -(-ENTRIES // max(n, 1)))
+    held = torch.empty(n, min(width, d), dtype=dtype, device=rows.device)  # made once: fresh pages would cost half of the time
     for at in range(0, d, width):
-        block = rows[:, at : at + width].to(dtype)
-        if reference is not None:
-            block = block - block[reference : reference + 1]
+        part = rows[:, at : at + width]
+        block = held[:, : part.shape[1]]
+        if reference is None:
+            block = part if part.dtype == dtype else block.copy_(part)
+        elif part.dtype == dtype:
+            torch.sub(part, part[reference : reference + 1], out=block)
+        else:
+            block.copy_(part).sub_(block[reference].clone())
         products += (block @ block.T).double()
     return products
 
