@@ -40,7 +40,7 @@ def medmnist() -> dict[str, float]:
         "training images": float(len(data.train)),
         "test images": float(len(data.test)),
         "training images with the validation part": float(len(joined.train)),
-        "training images in the proxy group `bright`": float(proxy.train.groups["bright"].sum()),
+        "training images in the proxy group bright": float(proxy.train.groups["bright"].sum()),
         **misread(data.test, pixels["test"].transpose(0, 3, 1, 2), labels["test"][:, 0]),
     }
 
