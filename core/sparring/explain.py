@@ -106,6 +106,8 @@ def _assumptions(fault: Missing) -> Iterable[str]:
             yield f"declare the hardware in the threat model: hardware: [{need.kind}]"
         elif isinstance(need, Readable) and fault.lost:
             yield f"no later layer can restore {need}; drop the layer that hides it, or the one that needs it"
+        elif isinstance(need, Readable) and need.by == "server" and need.what in ("data", "labels"):
+            yield "clients' raw data are shown to nobody; grant it in the threat model: raw_data: true, or drop the layer"
         elif isinstance(need, Readable):
             yield f"{need} is an assumption of the threat model, which does not make it; grant it there, or drop the layer"
 

@@ -53,7 +53,7 @@ def test_raw_data_are_shown_by_the_threat_model_or_not_at_all(name: str) -> None
     assert [m.clause for m in refused.missing] == [(fact,) for fact in SHOWN]
     text = explain(refused, {})
     assert f"'{name}' needs Readable(server, data, example), which does not hold where it stands." in text
-    assert "Readable(server, data, example) is an assumption of the threat model, which does not make it" in text
+    assert "grant it in the threat model: raw_data: true" in text
     granted = resolved(name, raw_data=True)
     assert granted.ok
     assert set(SHOWN) <= granted.facts, "what is shown stays shown: an exposure that attacks may use"
