@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sparring_data_analysis.neural_cleanse import anomalies, invert
 from sparring_data_analysis.plugin import NeuralCleanseConfig, sparring_plugins
@@ -73,6 +73,7 @@ def test_no_query_is_answered_and_too_little_public_data_is_refused() -> None:
         answered(module, PUBLIC.x, PUBLIC.take(torch.arange(3)))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the first draw of a process pays for all
 @given(st.lists(st.integers(1, 50), min_size=3, max_size=12))
 def test_the_anomaly_index_is_of_median_and_deviation(sizes: list[int]) -> None:
     found = anomalies(torch.tensor(sizes, dtype=torch.float64))
