@@ -244,6 +244,7 @@ def _epsilon(built: Built, books: Books, outcome: Outcome) -> None:
 
 def _attacks(built: Built, state: State, recorders: list[Recorder], outcome: Outcome) -> None:
     by_label = {recorder.attack.label: recorder for recorder in recorders}
+    theirs = built.setup if "recipe" in built.resolved.knows else replace(built.setup, lab=None)
     history = [score for _, score, _ in outcome.history] or [outcome.accuracy or 0.0]
     for attack in built.attacks:
         spec = attack.chosen.spec
@@ -253,7 +254,7 @@ def _attacks(built: Built, state: State, recorders: list[Recorder], outcome: Out
         if recorder is not None and attack.read is not None:
             view = view_of(recorder.view, built, recorder, state, built.layout)
             begun = time.perf_counter()
-            finding = attack.read(view, built.setup.at(attack.label))
+            finding = attack.read(view, theirs.at(attack.label))
             outcome.costs[attack.label] = Cost(time.perf_counter() - begun, 0.0, 1, 1)
             if finding is None or (isinstance(finding, Reconstruction) and not finding.inputs):
                 outcome.notes.append(f"attack '{attack.label}' found nothing")
@@ -267,7 +268,7 @@ def _attacks(built: Built, state: State, recorders: list[Recorder], outcome: Out
 def _wanted(built: Built, state: State, attack: LiveAttack, outcome: Outcome) -> Wanted:
     objective, test, module = built.objectives[attack.label], built.data.test, built.trainer.model(state)
     answers, predicted = (predictions(module, x) for x in (objective.inputs, test.x))
-    return Wanted(objective, answers, predicted, test.y, outcome.success[attack.label], test.x, attack.window)
+    return Wanted(objective, answers, predicted, test.y, outcome.success.get(attack.label, []), test.x, attack.window)
 
 
 def strict(outcome: Outcome) -> None:

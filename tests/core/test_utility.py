@@ -20,13 +20,16 @@ from sparring.games import BackdoorGame, SubgroupGame, Truth, Wanted, wilson
 from sparring.hookspecs import hookimpl
 from sparring.local import Functional, LocalContext, LocalPlan, embed
 from sparring.objectives import Objective
-from sparring.roles import ActiveAttack, Dataset, Defence, Sizing, Stateful, Targeted
+from sparring.roles import ActiveAttack, Dataset, Defence, PassiveAttack, Sizing, Stateful, Targeted
+from sparring.run import run_cell
 from sparring.signals import Broadcast, ClientData, Cohort, Examples, Updates
 from sparring.signature import ALL, Signature
 from sparring.sites import Site
-from sparring.specs import AttackSpec, Empty, Layer
+from sparring.specs import AttackSpec, Empty, Layer, Reader
+from sparring.taps import Tap
 from sparring.verdicts import Detection, Verdict, auc
-from tests.core.federation import Blobs, attack, blobs, built, conv, defence, experiment, mlp, played, plugin, ran
+from sparring.views import UpdateView
+from tests.core.federation import Blobs, Memory, attack, blobs, built, conv, defence, experiment, mlp, played, plugin, ran
 
 Offer = Callable[..., None]
 HELD = {"compromised": {"clients": [1, 3], "control": "update"}}
@@ -170,8 +173,6 @@ def test_success_is_saved_and_resumed(offer: Offer, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     from sparring.build import build
-    from sparring.run import run_cell
-    from tests.core.federation import Memory
 
     (cell,) = stopping.resolve().values()
     with pytest.raises(KeyboardInterrupt):
@@ -486,6 +487,38 @@ def test_an_attack_has_a_lab_only_where_it_knows_the_recipe(offer: Offer) -> Non
         built(experiment(attacks=["look"], threat_model={**HELD, "knows": knows}))
     assert labs[0] is None
     assert labs[1].name == "look"
+
+
+def test_a_reader_has_a_lab_only_where_it_knows_the_recipe(offer: Offer, tmp_path: Path) -> None:
+    labs: list[Any] = []
+
+    class Looks(PassiveAttack[UpdateView]):
+        @hookimpl
+        def attack_observe(self, view: UpdateView, ctx: Setup) -> None:
+            labs.append(ctx.lab)
+
+    reader = Reader[Empty](tap=lambda _: Tap(("update",)), build=lambda _: Looks(), signature=Signature(keeps=ALL))
+    offer(AttackSpec(api=1, name="look", config=Empty, summary="an attack", game="reconstruction", reader=reader))
+    for knows in ([], ["recipe"]):
+        ran(experiment(attacks=["look"], threat_model={"knows": knows}), tmp_path / str(len(knows)))
+    assert labs[0] is None
+    assert labs[1] is not None
+
+
+def test_a_backdoor_that_makes_training_diverge_at_once_is_still_scored(offer: Offer, tmp_path: Path) -> None:
+    class Exploding(ActiveAttack[Updates], Targeted):
+        objective = Corner.objective
+
+        @hookimpl
+        def attack_transform(self, signal: Updates, ctx: Context) -> Updates:
+            return signal.with_params(torch.full_like(signal.params, 3e38))
+
+    layers = (Layer[Empty](site=Site.UPDATE, build=lambda _: Exploding(), signature=Signature(keeps=ALL)),)
+    offer(AttackSpec(api=1, name="explode", config=Empty, summary="an attack", game="backdoor", layers=layers))
+    made = built(experiment(mlp, attacks=["explode"], threat_model=HELD))
+    outcome = run_cell(made, "lab", tmp_path, Memory(), resume=False)
+    assert any("diverged under attack in round 0" in note for note in outcome.notes)
+    assert "attack_success" in outcome.scores["explode"].measures
 
 
 def test_public_data_reach_the_layers(offer: Offer) -> None:
