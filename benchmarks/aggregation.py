@@ -52,10 +52,9 @@ def cohort(rows: Tensor) -> Cohort:
 
 
 def rule(name: str, **options: object) -> Call:
-    """A rule of ours: rows [n, d] to its release [d]."""
+    """A rule of ours: rows [n, d] to its release [d]; made afresh for each call, as some keep what they released."""
     spec = SPECS[name]
-    built = spec.build(spec.config(**options))
-    return lambda rows: built.server_aggregate(cohort(rows), make_round()).vector
+    return lambda rows: spec.build(spec.config(**options)).server_aggregate(cohort(rows), make_round()).vector
 
 
 def mixed(name: str, then: str | None, **options: object) -> Call:
@@ -179,7 +178,7 @@ def peer() -> Callable[[str, dict[str, object]], Call] | None:
         kind = next(vars(module)[name] for module in modules if name in vars(module))
 
         def call(rows: Tensor) -> Any:
-            return kind(**options)(rows)  # afresh: some keep what they released
+            return kind(**options)(rows)  # afresh, as ours
 
         return call
 

@@ -8,12 +8,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sparring import rowwise
 from sparring.layout import Layout
 from sparring.verdicts import Verdict
 
-CHUNK = 1 << 16
-"""Columns that are multiplied at once, fewer where there are many rows: `ENTRIES` numbers are held in float64 at most."""
-ENTRIES = 1 << 21
 REFERENCES_AT_MOST = 2
 FAR = 1e4
 """Squared distance from the reference, in median squared distances, beyond which another reference is taken."""
@@ -30,7 +28,12 @@ class Geometry:
     @cached_property
     def inner(self) -> Tensor:
         """Inner products [n, n] of the rows about the origin."""
-        return _products(self.base, None, torch.float64)
+        return rowwise.products(self.base, dtype=torch.float64)
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """L2 norms [n] of the rows."""
+        return rowwise.norms(self.base)
 
     @cached_property
     def centred(self) -> tuple[Tensor, int]:
@@ -43,34 +46,15 @@ class Geometry:
         rows, reference = self.base, 0
         if not len(rows):
             return rows.new_zeros(0, 0, dtype=torch.float64), 0
-        gram = _products(rows, 0, torch.promote_types(rows.dtype, torch.float32))
+        gram = rowwise.products(rows, 0)
         for _ in range(REFERENCES_AT_MOST):
             square = gram.diagonal()
             spread = (square[:, None] + square[None, :] - 2 * gram).nan_to_num(torch.inf).median(dim=1).values
             best = int(spread.argmin())
             if bool(torch.isfinite(gram).all()) and not bool(square[best] > FAR * spread[best].clamp(min=0)):
                 break
-            gram, reference = _products(rows, best, torch.float64), best
+            gram, reference = rowwise.products(rows, best, torch.float64), best
         return gram, reference
-
-
-def _products(rows: Tensor, reference: int | None, dtype: torch.dtype) -> Tensor:
-    """Inner products [n, n] of the rows minus row ``reference``, over chunks of columns."""
-    n, d = rows.shape
-    products = torch.zeros(n, n, dtype=torch.float64, device=rows.device)
-    width = min(CHUNK, -(-ENTRIES // max(n, 1)))
-    held = torch.empty(n, min(width, d), dtype=dtype, device=rows.device)  # made once: fresh pages would cost half of the time
-    for at in range(0, d, width):
-        part = rows[:, at : at + width]
-        block = held[:, : part.shape[1]]
-        if reference is None:
-            block = part if part.dtype == dtype else block.copy_(part)
-        elif part.dtype == dtype:
-            torch.sub(part, part[reference : reference + 1], out=block)
-        else:
-            block.copy_(part).sub_(block[reference].clone())
-        products += (block @ block.T).double()
-    return products
 
 
 @dataclass(frozen=True)
@@ -137,7 +121,7 @@ class Cohort:
     @cached_property
     def norms(self) -> Tensor:
         """L2 norms [m] of the rows, float64."""
-        return self.inner.diagonal().clamp(min=0).sqrt()
+        return self.geometry.norms if self.mix is None else self.inner.diagonal().clamp(min=0).sqrt()
 
     @cached_property
     def distances(self) -> Tensor:

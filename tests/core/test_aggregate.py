@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import sparring.cohort
+from sparring import rowwise
 from sparring.aggregate import BLOCK, WeightedMean, fold
 from sparring.cohort import Cohort
 from sparring.context import Round, Wire
@@ -246,20 +246,20 @@ def test_clipped_near_duplicates_keep_the_accuracy_of_their_distances(
 
 def test_a_base_is_measured_once_for_all_cohorts_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """One pass about a reference row and one about the origin, whatever is scaled, mixed, selected and asked."""
-    passes: list[int | None] = []
-    whole = sparring.cohort._products
+    about: list[str] = []
+    whole = rowwise.products
 
-    def counted(rows: Tensor, reference: int | None, dtype: torch.dtype) -> Tensor:
-        passes.append(reference)
-        return whole(rows, reference, dtype)
+    def counted(rows: Tensor, origin: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        about.append("zero" if origin is None else "a row")
+        return whole(rows, origin, dtype)
 
-    monkeypatch.setattr(sparring.cohort, "_products", counted)
+    monkeypatch.setattr(rowwise, "products", counted)
     own = cohort(torch.randn(5, 30))
     clipped = own.scaled(1 / own.norms)
     smooth = clipped.mixed(affine(5, 5, torch.Generator().manual_seed(0)))
     for signal in (own, clipped, smooth, smooth.select(torch.tensor([1, 2]))):
         assert bool((signal.distances + signal.inner).isfinite().all())
-    assert sorted(passes, key=str) == [0, None]
+    assert sorted(about) == ["a row", "zero"]
 
 
 def test_a_cohort_over_another_base_is_measured_anew() -> None:

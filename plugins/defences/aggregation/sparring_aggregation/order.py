@@ -12,7 +12,7 @@ from sparring.cohort import Cohort
 from sparring_aggregation import network
 from sparring_aggregation.statistics import Middle, Statistic
 
-CELLS = 1 << 18
+CELLS = 1 << 19
 """Numbers that a thread holds at once beside the input: what fits its cache."""
 COMPILED = 1 << 17
 """Columns that a compiled loop takes at once: it needs few numbers beside them, and a call costs some microseconds."""

@@ -12,7 +12,7 @@ from sparring_aggregation.plugin import sparring_plugins
 from sparring_aggregation.robustness import worst_ratio
 from torch import Tensor
 
-import sparring.cohort
+from sparring import rowwise
 from sparring.aggregate import WeightedMean
 from sparring.checker import walk
 from sparring.cohort import Cohort
@@ -186,19 +186,19 @@ def test_of_nobody_comes_nobody(name: str) -> None:
 
 def test_layers_pass_over_the_data_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """ARC, NNM and buckets before Krum: rows are measured once about the origin, once about one of them, and never formed."""
-    passes: list[int | None] = []
-    whole = sparring.cohort._products
+    about: list[str] = []
+    whole = rowwise.products
 
-    def counted(rows: Tensor, reference: int | None, dtype: torch.dtype) -> Tensor:
-        passes.append(reference)
-        return whole(rows, reference, dtype)
+    def counted(rows: Tensor, origin: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        about.append("zero" if origin is None else "a row")
+        return whole(rows, origin, dtype)
 
-    monkeypatch.setattr(sparring.cohort, "_products", counted)
+    monkeypatch.setattr(rowwise, "products", counted)
     monkeypatch.setattr(Cohort, "rows", property(lambda self: pytest.fail("rows were formed")))
     own = cohort(torch.randn(12, 50) * torch.rand(12, 1))
     mixed = behind("bucketing", behind("nnm", behind("arc", own, f=2), f=2), s=2)
     release("krum", mixed, 1)
-    assert sorted(passes, key=str) == [0, None]
+    assert sorted(about) == ["a row", "zero"]
 
 
 KAPPA: dict[str, Callable[[int, int], float]] = {

@@ -8,11 +8,11 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from sparring.cohort import CHUNK
 from sparring.context import Context, Round
 from sparring.errors import CompositionError
 from sparring.hookspecs import hookimpl
 from sparring.roles import Defence, Stateful
+from sparring.rowwise import CHUNK
 from sparring.signals import Cohort
 from sparring_update_analysis.configs_models import FLDetectorConfig
 from sparring_update_analysis.judging import judged, lengths, parameters

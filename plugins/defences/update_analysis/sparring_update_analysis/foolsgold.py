@@ -9,11 +9,11 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from sparring.cohort import CHUNK
 from sparring.context import Context
 from sparring.hookspecs import hookimpl
 from sparring.layout import Layout
 from sparring.roles import Defence, Stateful
+from sparring.rowwise import CHUNK
 from sparring.signals import Cohort
 from sparring_update_analysis.configs import FoolsGoldConfig
 from sparring_update_analysis.judging import cosines, judged, lengths, parameters

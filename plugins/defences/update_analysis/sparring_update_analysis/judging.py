@@ -8,9 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sparring.cohort import CHUNK, Cohort
+from sparring import rowwise
+from sparring.cohort import Cohort
 from sparring.errors import NumericalError
 from sparring.layout import Layout
+from sparring.rowwise import CHUNK
 from sparring.verdicts import Verdict
 
 
@@ -54,10 +56,8 @@ def columns(cohort: Cohort, index: Tensor) -> Iterator[Tensor]:
 
 
 def along(cohort: Cohort, vector: Tensor) -> Tensor:
-    """Inner products [m] of the rows with ``vector`` [d], float64, over chunks of columns."""
-    found = torch.zeros(len(cohort.base), dtype=torch.float64, device=cohort.base.device)
-    for at in range(0, len(vector), CHUNK):
-        found += cohort.base[:, at : at + CHUNK].double() @ vector[at : at + CHUNK].double()
+    """Inner products [m], float64, of the rows with ``vector``, which has a number for each of their first columns."""
+    found = rowwise.along(cohort.base[:, : len(vector)], vector)
     return found if cohort.mix is None else cohort.mix.double() @ found
 
 
