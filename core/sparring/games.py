@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sparring.errors import NumericalError
+from sparring.likeness import assigned, likeness, psnr, recovered
 from sparring.objectives import Objective
 from sparring.signals import Examples
 from sparring.views import Finding, Reconstruction, Scores
@@ -48,7 +49,8 @@ class Truth:
 
     ``examples``: the private data behind each capture, keyed by (round, client). ``mean``: the mean training input.
     ``accuracy``: test accuracy after each evaluated round. ``majority``: the share of the largest test class. ``member``: [m].
-    ``wanted``: what the attack wants of the model, and what it got.
+    ``wanted``: what the attack wants of the model, and what it got. ``decoys`` [m, ...]: inputs of the same kind that no
+    capture is made of.
     """
 
     examples: Mapping[tuple[int, int | None], Examples] = field(default_factory=dict)
@@ -57,6 +59,7 @@ class Truth:
     majority: float = 0.0
     member: Tensor | None = None
     wanted: Wanted | None = None
+    decoys: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -93,65 +96,55 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     return float(t.mean()) - half, float(t.mean()) + half
 
 
-def psnr(x: Tensor, reference: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of inputs in [0, 1]: -10 log10 MSE; 100 dB where they are equal to 1e-10."""
-    mse = float((x.double() - reference.double()).square().mean())
-    return -10 * math.log10(max(1e-10, mse)) if math.isfinite(mse) else math.nan
-
-
-def _ssim(x: Tensor, reference: Tensor) -> float:
-    from torchmetrics.functional.image import structural_similarity_index_measure as ssim
-
-    return float(ssim(x[None].float(), reference[None].float(), data_range=1.0))  # type: ignore[arg-type]
-
-
-def _assigned(found: Tensor, truth: Tensor) -> list[tuple[int, int]]:
-    """The pairing of reconstructions with originals of least total squared error (Hungarian)."""
-    from scipy.optimize import linear_sum_assignment
-
-    cost = torch.cdist(found.flatten(1).double(), truth.flatten(1).double()).square()
-    return [(int(i), int(j)) for i, j in zip(*linear_sum_assignment(cost.numpy()), strict=True)]
-
-
 class ReconstructionGame(Game):
-    """PSNR, MSE, SSIM and label accuracy over victims, after optimal assignment, beside a grey and a mean-image baseline."""
+    """PSNR, MSE, SSIM, label accuracy and retrieval over victims, after optimal assignment, beside baselines.
+
+    ``label`` is that of the assigned victim; ``labels`` how many of a capture's labels were recovered, in whatever order.
+
+    The baselines of PSNR are a grey image, the mean training image and, where the attack knows more than the capture, what it
+    finds without it; the best of them stands beside the value. Retrieval: how often the victim lies nearer to its
+    reconstruction than any decoy; chance is the baseline.
+    """
 
     def score(self, finding: Finding | None, truth: Truth) -> Score:
         if not isinstance(finding, Reconstruction):
             raise TypeError(f"a reconstruction game scores a Reconstruction, got {type(finding).__name__}")
-        values: dict[str, list[float]] = {"psnr": [], "mse": [], "ssim": [], "grey": [], "mean": [], "label": []}
+        values: dict[str, list[float]] = {}
         pairs: list[tuple[Tensor, Tensor]] = []
         for key, found in finding.inputs.items():
             original = truth.examples[key]
             if not bool(torch.isfinite(found).all()):
                 whom = "the aggregate" if key[1] is None else f"client {key[1]}"
                 raise NumericalError(f"the reconstruction of {whom} in round {key[0]} holds NaN or Inf; lower its step size")
-            for i, j in _assigned(found, original.x):
+            for i, j in assigned(found, original.x):
                 x, reference = found[i].detach().cpu(), original.x[j].cpu()
                 pairs.append((reference, x))
-                values["psnr"].append(psnr(x, reference))
-                values["mse"].append(float((x - reference).square().mean()))
-                values["label"].append(float(finding.labels[key][i] == original.y[j]))
-                values["grey"].append(psnr(torch.full_like(reference, 0.5), reference))
-                if truth.mean is not None:
-                    values["mean"].append(psnr(truth.mean, reference))
-                if reference.dim() == 3 and min(reference.shape[-2:]) >= 11:
-                    values["ssim"].append(_ssim(x, reference))
-        average = {name: sum(v) / len(v) for name, v in values.items() if v}
-        measures = {
-            name: Measure(average[name], baseline, interval(values[name]))
-            for name, baseline in (
-                ("psnr", average.get("mean", average.get("grey"))),
-                ("mse", None),
-                ("ssim", None),
-                ("label", None),
-            )
-            if name in average
+                label = float(finding.labels[key][i] == original.y[j])
+                for name, value in {**likeness(x, reference, truth.mean, truth.decoys), "label": label}.items():
+                    values.setdefault(name, []).append(value)
+            values.setdefault("labels", []).append(recovered(finding.labels[key], original.y))
+            if key in finding.prior:
+                prior = finding.prior[key]
+                for i, j in assigned(prior, original.x):
+                    values.setdefault("prior", []).append(psnr(prior[i].detach().cpu(), original.x[j].cpu()))
+        average = {name: sum(v) / len(v) for name, v in values.items()}
+        images = [average[name] for name in BASELINES if name in average]
+        chance = None if truth.decoys is None else 1 / (1 + len(truth.decoys))
+        beside = {
+            "psnr": max(images, default=None),
+            "mse": None,
+            "ssim": None,
+            "label": None,
+            "labels": None,
+            "retrieval": chance,
         }
-        for name in ("grey", "mean"):
-            if name in average:
-                measures[f"psnr_{name}_image"] = Measure(average[name])
+        measures = {name: Measure(average[name], beside[name], interval(values[name])) for name in beside if name in average}
+        measures |= {f"psnr_{BASELINES[name]}": Measure(average[name]) for name in BASELINES if name in average}
         return Score("psnr", measures, pairs, truth.mean)
+
+
+BASELINES = {"grey": "grey_image", "mean": "mean_image", "prior": "prior_only"}
+"""The PSNR of what needs no capture, by the measure's name."""
 
 
 class PoisoningGame(Game):

@@ -28,6 +28,8 @@ from sparring.views import AggregateView, Capture, LocalSettings, ModelView, Que
 
 POOL = 1000
 """Candidates of each kind, members and non-members, in a membership game."""
+DECOYS = 1000
+"""Test inputs among which a reconstruction must find its victim."""
 
 
 def group_of(built: Built, client: int, round_: int) -> str:
@@ -202,4 +204,5 @@ def truth_of(built: Built, recorder: Recorder | None, accuracy: list[float]) -> 
     if recorder is not None and recorder.view in ("update", "aggregate"):
         examples = {(c.round, c.client): recorder.behind(c.round, c.client) for c in recorder.captures()}
     member = candidates(built)[1] if any(getattr(a.spec, "game", "") == "membership" for a in built.resolved.attacks) else None
-    return Truth(examples, built.data.train.x.mean(0), accuracy, majority, member)
+    decoys = built.data.test.x[:DECOYS]
+    return Truth(examples, built.data.train.x.mean(0), accuracy, majority, member, decoys=decoys)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sparring.files import write_bytes
-from sparring.games import Score, psnr
+from sparring.games import Score
+from sparring.likeness import psnr
 from sparring.pictures import PictureRow, contact_sheet
 from sparring.resolve import Resolved
 from sparring.run import Outcome, as_json

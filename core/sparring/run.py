@@ -256,6 +256,7 @@ def _attacks(built: Built, state: State, recorders: list[Recorder], outcome: Out
             begun = time.perf_counter()
             finding = attack.read(view, theirs.at(attack.label))
             outcome.costs[attack.label] = Cost(time.perf_counter() - begun, 0.0, 1, 1)
+            outcome.notes += [f"{attack.label}: {note}" for note in (finding.notes if finding is not None else ())]
             if finding is None or (isinstance(finding, Reconstruction) and not finding.inputs):
                 outcome.notes.append(f"attack '{attack.label}' found nothing")
                 continue

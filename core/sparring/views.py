@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -144,19 +144,28 @@ class TraceView(View):
 
 @dataclass(frozen=True)
 class Finding:
-    """Base of what an attack reports; a game scores it. ``cost``: gradient evaluations or queries spent."""
+    """Base of what an attack reports; a game scores it. ``cost``: gradient evaluations or queries spent.
+
+    ``notes``: what the reader of the result must know, such as an assumption that did not hold.
+    """
 
     cost: float
+    notes: Sequence[str] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)
 class Reconstruction(Finding):
-    """Reconstructed inputs [B, ...] in [0, 1] and labels [B] per capture, keyed by (round, client; None: an aggregate)."""
+    """Reconstructed inputs [B, ...] in [0, 1] and labels [B] per capture, keyed by (round, client; None: an aggregate).
+
+    ``prior``: what the attack would have found without the capture, where it knows more than that: the same pipeline on
+    another's row, or its start. It is scored beside the reconstruction, which must beat it.
+    """
 
     inputs: dict[tuple[int, int | None], Tensor]
     labels: dict[tuple[int, int | None], Tensor]
     loss: dict[tuple[int, int | None], float]
     progress: dict[tuple[int, int | None], Sequence[tuple[int, Tensor]]]
+    prior: Mapping[tuple[int, int | None], Tensor] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparring.errors import NumericalError
-from sparring.games import MembershipGame, PoisoningGame, ReconstructionGame, Truth, interval, psnr
+from sparring.games import MembershipGame, PoisoningGame, ReconstructionGame, Truth, interval
+from sparring.likeness import psnr
 from sparring.signals import Examples
 from sparring.views import Finding, Reconstruction, Scores
 
@@ -61,6 +63,26 @@ def test_label_accuracy_counts_labels_of_matched_inputs() -> None:
     x, y = torch.rand(4, 1, 4, 4), torch.tensor([0, 1, 2, 3])
     score = ReconstructionGame().score(finding(x, torch.tensor([0, 1, 3, 2])), truth(x, y))
     assert score.measures["label"].value == 0.5
+    assert score.measures["labels"].value == 1
+    repeated = ReconstructionGame().score(finding(x, torch.tensor([0, 1, 1, 1])), truth(x, y))
+    assert repeated.measures["labels"].value == 0.5
+
+
+def test_what_an_attack_finds_without_the_capture_is_a_baseline() -> None:
+    x, y = torch.full((2, 1, 4, 4), 0.7), torch.zeros(2, dtype=torch.long)
+    known = replace(finding(x, y), prior={(0, 3): torch.full_like(x, 0.69)})
+    score = ReconstructionGame().score(known, truth(x, y, torch.full((1, 4, 4), 0.6)))
+    assert score.measures["psnr_prior_only"].value == pytest.approx(40, abs=1e-3)
+    assert score.measures["psnr"].baseline == pytest.approx(40, abs=1e-3)
+
+
+def test_retrieval_counts_victims_that_lie_nearest() -> None:
+    x, y = torch.rand(4, 1, 4, 4), torch.arange(4)
+    decoys = torch.cat([x[:1] + 0.01, torch.rand(18, 1, 4, 4) + 2])
+    found = torch.cat([x[:1] + 0.009, x[1:]])
+    score = ReconstructionGame().score(finding(found, y), replace(truth(x, y), decoys=decoys))
+    assert score.measures["retrieval"].value == 0.75
+    assert score.measures["retrieval"].baseline == 0.05
 
 
 def test_the_baselines_are_the_grey_and_the_mean_image() -> None:

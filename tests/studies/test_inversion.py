@@ -11,7 +11,7 @@ import torch
 
 from sparring import Experiment
 from sparring.experiment import Results
-from sparring.games import psnr
+from sparring.likeness import psnr
 
 VICTIMS = 16
 ATTACK = {"inverting-gradients": {"iterations": 1200, "restarts": 2, "clients": list(range(VICTIMS))}}

@@ -6,7 +6,7 @@ from statistics import fmean, median
 
 import torch
 
-from sparring.games import psnr
+from sparring.likeness import psnr
 from sparring.roles import PassiveAttack
 from sparring.testing.fixtures import SHAPE, Victim, make_setup, tiny_victim
 from sparring.views import AggregateView, Reconstruction, UpdateView

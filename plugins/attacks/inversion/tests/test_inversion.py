@@ -21,9 +21,9 @@ from torch.nn import functional as F
 from sparring.context import Setup
 from sparring.errors import ConfigError
 from sparring.facts import Knows
-from sparring.games import psnr
 from sparring.keys import Key
 from sparring.layout import Layout
+from sparring.likeness import psnr
 from sparring.local import Batch, Forward, cross_entropy
 from sparring.signals import DataShape, ModelPlan
 from sparring.views import AggregateView, Capture, LocalSettings, Reconstruction, UpdateView
