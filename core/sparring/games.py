@@ -119,7 +119,7 @@ class ReconstructionGame(Game):
             for i, j in assigned(found, original.x):
                 x, reference = found[i].detach().cpu(), original.x[j].cpu()
                 pairs.append((reference, x))
-                label = float(finding.labels[key][i] == original.y[j])
+                label = float((finding.labels[key][i].cpu() == original.y[j].cpu()).double().mean())
                 for name, value in {**likeness(x, reference, truth.mean, truth.decoys), "label": label}.items():
                     values.setdefault(name, []).append(value)
             values.setdefault("labels", []).append(recovered(finding.labels[key], original.y))

@@ -49,6 +49,21 @@ def image(model: str, shape: DataShape, smallest: int) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def dense(model: str, shape: DataShape, multiple: int) -> int:
+    """Channels; raise `DataError` unless the data are images, one label a pixel, whose sides are multiples of ``multiple``."""
+    if shape.task != "segmentation":
+        raise DataError(
+            f"'{model}' gives a label to each pixel, but the data of shape {shape.inputs} asks for {shape.task}; "
+            "choose a model for that task, or a dataset with one label per pixel"
+        )
+    if len(shape.inputs) != 3 or min(shape.inputs) < 1 or any(side % multiple for side in shape.inputs[1:]):
+        raise DataError(
+            f"'{model}' takes images [channels, height, width] whose sides are multiples of {multiple}; "
+            f"the data has shape {shape.inputs}; pad or resize the images, or lower depth"
+        )
+    return shape.inputs[0]
+
+
 @final
 class Normalisation(nn.Module):
     """(x - mean) / std, per channel where several numbers are given. The constants are no buffers: none travels in a row."""

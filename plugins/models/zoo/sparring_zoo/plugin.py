@@ -1,4 +1,4 @@
-"""Architectures: LeNet of Zhu et al., a strided ConvNet, MLPs and ResNet-9."""
+"""Architectures: LeNet of Zhu et al., a strided ConvNet, MLPs, ResNet-9 and U-Net."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sparring_zoo.lenet import LeNetZhu
     from sparring_zoo.mlp import MLP
     from sparring_zoo.resnet import ResNet9
+    from sparring_zoo.unet import UNet
 
 Activation = Literal["relu", "sigmoid", "tanh", "leaky-relu"]
 Mean = Annotated[float, Field(ge=-1e6, le=1e6)]
@@ -73,6 +74,16 @@ class ResNet9Config(Config):
     normalise: Normalise = Field(Normalise(), description="affine map of inputs inside the model")
 
 
+class UNetConfig(Config):
+    """Configuration of `unet`."""
+
+    width: int = Field(16, ge=1, le=512, description="channels of the first level; each level below has twice as many")
+    depth: int = Field(2, ge=1, le=5, description="levels above the bottom: how often the image is halved")
+    activation: Activation = Field("relu", description="nonlinearity after each convolution")
+    groups: int = Field(8, ge=1, le=1024, description="groups of channels; gcd(groups, channels) of them are used")
+    normalise: Normalise = Field(Normalise(), description="affine map of inputs inside the model")
+
+
 def _lenet_zhu(config: LeNetZhuConfig) -> LeNetZhu:
     from sparring_zoo.lenet import LeNetZhu
 
@@ -95,6 +106,12 @@ def _resnet9(config: ResNet9Config) -> ResNet9:
     from sparring_zoo.resnet import ResNet9
 
     return ResNet9(config)
+
+
+def _unet(config: UNetConfig) -> UNet:
+    from sparring_zoo.unet import UNet
+
+    return UNet(config)
 
 
 LENET_ZHU = ModelSpec(
@@ -130,8 +147,17 @@ RESNET9 = ModelSpec(
     signature=lambda config: PER_EXAMPLE if config.norm == "group" else Signature(keeps=ALL),
 )
 
+UNET = ModelSpec(
+    api=1,
+    name="unet",
+    config=UNetConfig,
+    summary="U-Net with GroupNorm: segmentation, one label for each pixel",
+    build=_unet,
+    signature=PER_EXAMPLE,
+)
+
 
 @hookimpl
 def sparring_plugins() -> Iterable[AnySpec]:
     """The architectures of this distribution."""
-    return (LENET_ZHU, CONVNET, MLP_SPEC, RESNET9)
+    return (LENET_ZHU, CONVNET, MLP_SPEC, RESNET9, UNET)
