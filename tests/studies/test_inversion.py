@@ -56,3 +56,16 @@ def test_dp_sgd_without_its_noise_does_not_protect(tmp_path: Path, monkeypatch: 
     private = {"name": "mutant", "defences": [{"dp-sgd": {"bound": 1.0, "noise_multiplier": 1.0}}]}
     found, mean_image = _reached(_run(tmp_path, [private]), "mutant")
     assert statistics.mean(found) > mean_image + 6
+
+
+@pytest.mark.slow
+def test_a_segmentation_update_gives_its_image_away_and_under_dp_sgd_does_not(tmp_path: Path) -> None:
+    """Brain slices through an untrained U-Net: 4 dB above grey, and under dp-sgd less than that."""
+    study = Path(__file__).parents[2] / "experiments" / "studies" / "segmentation.yaml"
+    results = Experiment.load(study).run(tmp_path)
+    measures = {outcome.name: outcome.scores["inverting-gradients"].measures for outcome in results.outcomes}
+    above = {name: m["psnr"].value - m["psnr_grey_image"].value for name, m in measures.items()}
+    assert above["sigmoid"] > 8
+    assert above["relu"] > 4
+    assert above["sigmoid, dp-sgd"] < 4
+    assert measures["sigmoid"]["psnr"].value > measures["sigmoid"]["psnr_mean_image"].value + 3
