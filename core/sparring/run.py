@@ -141,6 +141,7 @@ def run_cell(built: Built, name: str, folder: Path, log: Log, resume: bool) -> O
             built.setup.progress(f"{name}: round {index + 1}/{rounds}", (index + 1) / rounds)
     finally:
         built.strategy.close()
+    outcome.notes += [f"model: {note}" for note in built.plan.notes]
     outcome.notes += [f"training: {built.strategy.name} on {built.work.device} ({built.why})"]
     outcome.notes += ["rows stream in blocks" if plan.streams else f"whole cohorts in memory, forced by {plan.forced_by}"]
     _conclude(built, state, books, outcome)

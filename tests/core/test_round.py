@@ -616,3 +616,9 @@ def test_labels_and_settings_are_shown_where_the_threat_model_grants_them(offer:
         own = made.work.data.clients[capture.client]
         assert sorted(capture.labels.tolist()) == sorted(own.y.tolist())
     assert view.settings == made.work.settings
+
+
+def test_what_a_model_defence_replaced_is_told(offer: Offer, tmp_path: Path) -> None:
+    offer(defence("smooth", Site.MODEL, lambda plan, ctx: plan.adapted(lambda module: module, "relu: ReLU becomes Tanh")))
+    outcome, _ = ran(experiment(defences=["smooth"]), tmp_path)
+    assert "model: relu: ReLU becomes Tanh" in outcome.notes
