@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sparring.signals import DataShape
 from sparring.specs import ModelSpec
-from sparring_zoo.plugin import CONVNET, LENET_ZHU, MLP_SPEC, RESNET9
+from sparring_zoo.plugin import CONVNET, LENET_CAFFE, LENET_ZHU, MLP_SPEC, RESNET9
 from sparring_zoo.resnet import Residual
 
 CIFAR, MNIST = DataShape((3, 32, 32), 10), DataShape((1, 28, 28), 10)
@@ -49,7 +49,7 @@ def _receptive_field(network: nn.Module, side: int) -> float:
     return float((slope[0, 0].abs().sum(dim=1) > 0).sum())
 
 
-def _stripes(n: int, seed: int) -> tuple[Tensor, Tensor]:
+def _stripes(n: int, seed: int, side: int) -> tuple[Tensor, Tensor]:
     """Stripes two pixels wide at a random phase, with noise: horizontal (class 0) or vertical (1).
 
     The four phases of a direction add up to the same even grey, so a linear model is near chance.
@@ -57,15 +57,15 @@ def _stripes(n: int, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     y = torch.arange(n) % 2
     phase = torch.randint(4, (n,), generator=generator)
-    wave = ((torch.arange(12) + phase[:, None]) % 4 < 2).float()
-    across = wave[:, :, None].expand(n, 12, 12)
+    wave = ((torch.arange(side) + phase[:, None]) % 4 < 2).float()
+    across = wave[:, :, None].expand(n, side, side)
     x = torch.where((y == 0)[:, None, None], across, across.mT)
-    return 0.6 * x[:, None] + 0.4 * torch.rand(n, 1, 12, 12, generator=generator), y
+    return 0.6 * x[:, None] + 0.4 * torch.rand(n, 1, side, side, generator=generator), y
 
 
-def _learnt(network: nn.Module, steps: int, lr: float) -> float:
+def _learnt(network: nn.Module, steps: int, lr: float, side: int = 12) -> float:
     """Accuracy on other stripes after ``steps`` of gradient descent on 64."""
-    (x, y), (fresh, labels) = _stripes(64, 0), _stripes(400, 1)
+    (x, y), (fresh, labels) = _stripes(64, 0, side), _stripes(400, 1, side)
     optimiser = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9)
     for _ in range(steps):
         optimiser.zero_grad()
@@ -108,6 +108,24 @@ def _leakage() -> float:
 
     optimiser.step(distance)
     return float((guess.detach() - image).square().mean())
+
+
+def lenet_caffe() -> dict[str, float]:
+    """Size, reach and shape against the sums of its layers; and whether it learns what a linear model cannot."""
+    network = _constant(_network(LENET_CAFFE, MNIST), 1.0, 0.0)
+    hidden = network[:-1](torch.ones(1, *MNIST.inputs))  # type: ignore[index]
+    return {
+        "parameters on 1x28x28 and 10 classes": _size(network),
+        "receptive field of the second convolution": _reach(_network(LENET_CAFFE, DataShape((1, 40, 40), 10))),
+        "hidden unit on an image of ones": float(hidden[0, 0].detach()) / (25 * 20 * 25),
+        "accuracy on stripes": _learnt(_network(LENET_CAFFE, DataShape((1, 16, 16), 2)), steps=30, lr=0.05, side=16),
+    }
+
+
+def _reach(network: nn.Module) -> float:
+    """Rows on which a unit of the second convolution depends, whichever of its inputs win: averages in place of maxima."""
+    first = [nn.AvgPool2d(2) if isinstance(m, nn.MaxPool2d) else m for m in list(network.children())[:4]]
+    return _receptive_field(nn.Sequential(*first, nn.Flatten(), nn.Linear(1, 1)), 40)
 
 
 def convnet() -> dict[str, float]:

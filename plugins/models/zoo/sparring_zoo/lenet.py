@@ -1,4 +1,4 @@
-"""LeNet of Zhu et al.: the network on which gradient inversion was first shown."""
+"""Two networks called LeNet: that of Zhu et al., on which gradient inversion was first shown, and that of Caffe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 from sparring.roles import Model
 from sparring.signals import DataShape
 from sparring_zoo.parts import image, normalised
-from sparring_zoo.plugin import LeNetZhuConfig
+from sparring_zoo.plugin import LeNetCaffeConfig, LeNetZhuConfig
 
 CHANNELS = 12
 KERNEL = 5
@@ -41,3 +41,26 @@ class LeNetZhu(Model):
             for parameter in network.parameters():
                 nn.init.uniform_(parameter, -0.5, 0.5)
         return normalised("lenet-zhu", self.config.normalise, shape, network)
+
+
+@final
+class LeNetCaffe(Model):
+    """5x5 convolutions of 20 and 50 channels, each with ReLU and 2x2 maximum pooling; 500 units with ReLU; then linear.
+
+    The LeNet of the Caffe tutorial, and of much work on pruning and on robust aggregation, which puts a ReLU behind the
+    convolutions too. 431,080 parameters on 1x28x28 inputs and 10 classes. No padding: images have at least 16x16 pixels.
+
+    After LeCun et al., "Gradient-based learning applied to document recognition", Proceedings of the IEEE 86(11), 1998.
+    """
+
+    def __init__(self, config: LeNetCaffeConfig) -> None:
+        self.config = config
+
+    def module(self, shape: DataShape) -> nn.Module:
+        channels, height, width = image("lenet-caffe", shape, 16)
+        layers: list[nn.Module] = []
+        for wider in (20, 50):
+            layers += [nn.Conv2d(channels, wider, KERNEL), nn.ReLU(), nn.MaxPool2d(2)]
+            channels, height, width = wider, (height - KERNEL + 1) // 2, (width - KERNEL + 1) // 2
+        layers += [nn.Flatten(), nn.Linear(channels * height * width, 500), nn.ReLU(), nn.Linear(500, shape.classes)]
+        return normalised("lenet-caffe", self.config.normalise, shape, nn.Sequential(*layers))

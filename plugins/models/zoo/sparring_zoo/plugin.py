@@ -1,4 +1,4 @@
-"""Architectures: LeNet of Zhu et al., a strided ConvNet, MLPs, ResNet-9 and U-Net."""
+"""Architectures: LeNets of Zhu et al. and of Caffe, a strided ConvNet, MLPs, ResNet-9 and U-Net."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparring.specs import AnySpec, Config, ModelSpec
 
 if TYPE_CHECKING:
     from sparring_zoo.convnet import ConvNet
-    from sparring_zoo.lenet import LeNetZhu
+    from sparring_zoo.lenet import LeNetCaffe, LeNetZhu
     from sparring_zoo.mlp import MLP
     from sparring_zoo.resnet import ResNet9
     from sparring_zoo.unet import UNet
@@ -42,6 +42,12 @@ class LeNetZhuConfig(Config):
     init: Literal["default", "uniform"] = Field(
         "default", description="initial weights and biases: torch's default, or U(-0.5, 0.5) as in Zhu et al."
     )
+    normalise: Normalise = Field(Normalise(), description="affine map of inputs inside the model")
+
+
+class LeNetCaffeConfig(Config):
+    """Configuration of `lenet-caffe`."""
+
     normalise: Normalise = Field(Normalise(), description="affine map of inputs inside the model")
 
 
@@ -90,6 +96,12 @@ def _lenet_zhu(config: LeNetZhuConfig) -> LeNetZhu:
     return LeNetZhu(config)
 
 
+def _lenet_caffe(config: LeNetCaffeConfig) -> LeNetCaffe:
+    from sparring_zoo.lenet import LeNetCaffe
+
+    return LeNetCaffe(config)
+
+
 def _convnet(config: ConvNetConfig) -> ConvNet:
     from sparring_zoo.convnet import ConvNet
 
@@ -120,6 +132,14 @@ LENET_ZHU = ModelSpec(
     config=LeNetZhuConfig,
     summary="LeNet of Zhu et al. (2019): sigmoid, no pooling; the classic victim of gradient inversion",
     build=_lenet_zhu,
+    signature=PER_EXAMPLE,
+)
+LENET_CAFFE = ModelSpec(
+    api=1,
+    name="lenet-caffe",
+    config=LeNetCaffeConfig,
+    summary="LeNet of the Caffe tutorial: two convolutions with ReLU and maximum pooling, 500 hidden units",
+    build=_lenet_caffe,
     signature=PER_EXAMPLE,
 )
 CONVNET = ModelSpec(
@@ -160,4 +180,4 @@ UNET = ModelSpec(
 @hookimpl
 def sparring_plugins() -> Iterable[AnySpec]:
     """The architectures of this distribution."""
-    return (LENET_ZHU, CONVNET, MLP_SPEC, RESNET9, UNET)
+    return (LENET_ZHU, LENET_CAFFE, CONVNET, MLP_SPEC, RESNET9, UNET)

@@ -24,6 +24,7 @@ SPECS = {spec.name: spec for spec in sparring_plugins()}
 IMAGES = DataShape((3, 16, 16), 4)
 SMALL = {
     "lenet-zhu": {"init": "uniform"},
+    "lenet-caffe": {},
     "convnet": {"width": 3},
     "mlp": {"hidden": [7]},
     "resnet9": {"width": 4},
@@ -44,6 +45,7 @@ def size(network: nn.Module) -> int:
     ("name", "options", "inputs", "parameters"),
     [
         ("lenet-zhu", {}, (3, 32, 32), 15_826),
+        ("lenet-caffe", {}, (1, 28, 28), 431_080),
         ("convnet", {}, (1, 28, 28), 53_002),
         ("mlp", {"hidden": []}, (1, 8, 8), 65 * 10),
         ("mlp", {"hidden": [32, 16]}, (30,), 31 * 32 + 33 * 16 + 17 * 10),
