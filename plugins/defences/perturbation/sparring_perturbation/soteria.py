@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import vjp, vmap
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from sparring.context import Context
 from sparring.errors import ConfigError
 from sparring.hookspecs import hookimpl
-from sparring.local import Batch, Forward, Functional, LocalPlan, LossFn, embed
+from sparring.local import Batch, Forward, Functional, LocalPlan, LossFn
 from sparring.roles import Defence
 from sparring_perturbation.plugin import SoteriaConfig
 
@@ -20,24 +21,49 @@ BUDGET = 1 << 24
 """Numbers of a Jacobian that are held at once."""
 
 
-def _module(forward: Forward) -> nn.Module:
-    module = forward.module if isinstance(forward, Functional) else forward
-    if isinstance(module, nn.Module):
-        return module
-    raise ConfigError("soteria looks inside the model, and the loss around it hands on outputs alone; list soteria after it")
+def represented(forward: Forward, x: Tensor) -> tuple[nn.Linear, Tensor]:
+    """The last linear layer that runs in a forward pass, and its input: found whatever ``forward`` is wrapped in.
+
+    Raises `ConfigError` where none runs: the model has none, or a loss around this one hands on outputs that it has already.
+    """
+    seen: list[tuple[nn.Linear, Tensor]] = []
+
+    def see(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if isinstance(module, nn.Linear):
+            seen.append((module, args[0]))
+
+    handle = register_module_forward_pre_hook(see)
+    try:
+        forward(x)
+    finally:
+        handle.remove()
+    if not seen:
+        raise ConfigError(
+            "soteria perturbs the input of the model's last linear layer, and none runs: choose another model, or list soteria "
+            "after the loss that wraps it"
+        )
+    return seen[-1]
 
 
-def jacobian_norms(forward: Forward, x: Tensor) -> tuple[Tensor, Tensor]:
-    r"""The representations r [B, h] of ``x``, and $\lVert \partial r_j / \partial x \rVert_2$ [B, h] of each example.
+def jacobian_norms(forward: Forward, x: Tensor) -> tuple[nn.Linear, Tensor, Tensor]:
+    r"""The last linear layer, the representations r [B, h] of ``x``, and $\lVert \partial r_j / \partial x \rVert_2$ [B, h].
 
     Of the model in evaluation mode, so that examples do not meet and no buffer changes; one vector-Jacobian product for each j,
     a `BUDGET` at a time.
     """
-    module = _module(forward)
-    training = [m for m in module.modules() if m.training]
-    module.eval()
+    root = forward.module if isinstance(forward, Functional) else forward
+    training = [m for m in root.modules() if m.training] if isinstance(root, nn.Module) else []
+    found: list[nn.Linear] = []
+
+    def representation(inputs: Tensor) -> Tensor:
+        layer, r = represented(forward, inputs)
+        found.append(layer)
+        return r.flatten(1)
+
+    for m in training:
+        m.training = False
     try:
-        made: Any = vjp(lambda inputs: embed(forward, inputs)[0], x)
+        made: Any = vjp(representation, x)
         r, pull = made
 
         def norm(direction: Tensor) -> Tensor:
@@ -50,7 +76,7 @@ def jacobian_norms(forward: Forward, x: Tensor) -> tuple[Tensor, Tensor]:
     finally:
         for m in training:
             m.training = True
-    return r, norms.T
+    return found[-1], r, norms.T
 
 
 def kept(r: Tensor, norms: Tensor, fraction: float) -> Tensor:
@@ -65,13 +91,14 @@ def kept(r: Tensor, norms: Tensor, fraction: float) -> Tensor:
 def perturbed(forward: Forward, x: Tensor, fraction: float) -> Tensor:
     """Outputs [B, K] of the model as they are, whose gradient to the classifier's weight sees r' in the place of r."""
     with torch.no_grad():
-        mask = kept(*jacobian_norms(forward, x), fraction)
-    head = [m for m in _module(forward).modules() if isinstance(m, nn.Linear)][-1]
+        head, r, norms = jacobian_norms(forward, x)
+        mask = kept(r, norms, fraction)
 
     def swap(layer: nn.Linear, args: tuple[Tensor], output: Tensor) -> Tensor:
         del output
         (r,) = args
-        shown, fixed = (r * mask.view_as(r)).detach(), layer.weight.detach()
+        # The bracket is 0, and so is its gradient but for the weight's: r' stays differentiable for attacks that replay this.
+        shown, fixed = r * mask.view_as(r), layer.weight.detach()
         return F.linear(r, fixed, layer.bias) + (F.linear(shown, layer.weight) - F.linear(shown, fixed))
 
     handle = head.register_forward_hook(swap)
@@ -95,7 +122,7 @@ class Soteria(Defence[LocalPlan]):
     infinite. p: ``fraction``; the paper has .01 against DLG, and .6 against inverting gradients. Each example has its own r',
     where the paper's code sums over the batch: the same for one example, and examples stay apart.
 
-    It costs h vector-Jacobian products a step. Raises `ConfigError` where the model has no linear layer.
+    It costs h vector-Jacobian products a step. Raises `ConfigError` where no linear layer runs.
 
     It covers one layer: an attack that leaves its gradient out (Balunovic et al., ICLR 2022, 2111.04706), or that reads the
     first layer, loses nothing. Source: Sun, Li, Wang, Yang, Li, Chen: Soteria, CVPR 2021, 2012.06580.

@@ -13,7 +13,7 @@ from sparring_perturbation.plugin import INSTAHIDE, MIXUP, InstaHideConfig, Mixu
 from torch import nn
 from torch.nn import functional as F
 
-from sparring.errors import ConfigError
+from sparring.errors import CompositionError, ConfigError
 from sparring.facts import PerExample, PoissonSampled
 from sparring.keys import Key
 from sparring.local import Batch, Client, LocalContext, LocalPlan, cross_entropy
@@ -140,3 +140,11 @@ def test_engines_agree() -> None:
             for engine in ("sequential", "stacked")
         ]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_soteria_stands_behind_mixtures() -> None:
+    task = {"federation": {"clients": 3, "rounds": 2, "batch_size": 7, "optimiser": {"lr": 0.5}}}
+    model = lambda: nn.Sequential(nn.Linear(12, 8), nn.Sigmoid(), nn.Linear(8, 4))  # noqa: E731
+    assert outcome(model=model, **task, defences=["mixup", "soteria"]).accuracy is not None
+    with pytest.raises(CompositionError):
+        outcome(model=model, **task, defences=["soteria", "mixup"])

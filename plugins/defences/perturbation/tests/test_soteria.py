@@ -57,7 +57,9 @@ def direct(module: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def test_norms_are_those_of_one_backward_pass_per_component() -> None:
     module, b = net().eval(), batch(5)
-    for found, expected in zip(jacobian_norms(module, b.x), direct(module, b.x), strict=True):
+    layer, *measured = jacobian_norms(module, b.x)
+    assert layer is module[-1]
+    for found, expected in zip(measured, direct(module, b.x), strict=True):
         torch.testing.assert_close(found.detach(), expected)
 
 
@@ -131,12 +133,34 @@ def test_ties_zeros_and_components_that_no_input_moves() -> None:
     assert kept(r, norms, 0.01).sum(1).tolist() == [3, 3]
 
 
-def test_models_that_it_cannot_see_into_are_refused() -> None:
-    conv = nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten())
-    with pytest.raises(ConfigError, match="has none"):
-        plan(0.5).loss(conv, batch(2))
-    with pytest.raises(ConfigError, match="list soteria after"):
-        plan(0.5).loss(lambda x: x.flatten(1), batch(2))
+def test_where_no_linear_layer_runs_it_is_refused() -> None:
+    conv, module, b = nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()), net(), batch(2)
+    outputs = module(b.x)
+    for forward in (conv, lambda x: outputs):
+        with pytest.raises(ConfigError, match="list soteria after"):
+            plan(0.5).loss(forward, b)
+
+
+def test_a_wrapped_model_is_seen_through() -> None:
+    module, b, made = net(), batch(3), plan(0.5)
+    made.loss(lambda x: module(x.clone()), b).mean().backward()
+    for name, expected in gradient(net(), made, b).items():
+        torch.testing.assert_close(dict(module.named_parameters())[name].grad, expected)
+
+
+def test_an_attack_that_replays_it_has_the_derivative_of_what_it_matches() -> None:
+    """The derivative of the masked gradient in the input, against finite differences, where the mask does not change."""
+    module, made, b = net().double(), plan(0.4), batch(1)
+    x, direction = b.x.double(), torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+
+    def shown(inputs: Tensor) -> Tensor:
+        return gradient(module, made, Batch(inputs, b.y))["5.weight"]
+
+    wanted = torch.randn(3, 10, generator=torch.Generator().manual_seed(1)).double()
+    (slope,) = torch.func.vjp(shown, x)[1](wanted)
+    step = 1e-5
+    ahead, behind = (float((shown(x + sign * step * direction) * wanted).sum()) for sign in (1, -1))
+    assert float((slope * direction).sum()) == pytest.approx((ahead - behind) / (2 * step), rel=1e-5)
 
 
 def test_a_functional_call_sees_the_parameters_that_it_is_given() -> None:
