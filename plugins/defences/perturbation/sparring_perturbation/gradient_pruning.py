@@ -35,7 +35,7 @@ class GradientPruning(Defence[Updates]):
     feedback).
 
     An attack that knows of it matches gradients on the coordinates that are not zero; what these give away, pruning does not
-    hide. Sources: Zhu, Liu, Han, NeurIPS 2019, 1906.08935, section 5.2; Huang, Gupta, Song, Li, Arora, NeurIPS 2021,
+    hide. Sources: Zhu, Liu, Han, NeurIPS 2019, 1906.08935; Huang, Gupta, Song, Li, Arora, NeurIPS 2021,
     2112.00059.
     """
 

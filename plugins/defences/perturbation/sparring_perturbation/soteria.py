@@ -119,7 +119,7 @@ class Soteria(Defence[LocalPlan]):
     r [h]: the input of the model's last linear layer, z = W r + b. Zeroing r_j moves the input that explains r' by about that
     ratio, so that the largest go: the paper's optimum, with its code's approximation. The loss, and the gradients of b and of
     all other layers, stay what they are. Ties go by position; r_j = 0 counts as 0, and r_j != 0 that no input moves as
-    infinite. p: ``fraction``; the paper has .01 against DLG, and .6 against inverting gradients. Each example has its own r',
+    infinite. p: ``fraction``; its authors run .01 against DLG and .6 against inverting gradients. Each example has its own r',
     where the paper's code sums over the batch: the same for one example, and examples stay apart.
 
     It costs h vector-Jacobian products a step. Raises `ConfigError` where no linear layer runs.
