@@ -1,0 +1,1 @@
+"""Heuristic defences against gradient inversion: what clients send, or train on, is perturbed."""
