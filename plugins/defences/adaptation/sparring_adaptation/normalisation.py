@@ -22,11 +22,13 @@ BATCH = nn.modules.batchnorm._BatchNorm
 def groups_of(to: Norm, groups: int, channels: int, positions: int) -> int:
     """How many groups of ``channels`` are normalised apart: gcd(groups, channels), 1 (layer) or ``channels`` (instance).
 
-    At least two numbers must be in a group; where there are fewer, the largest divisor that leaves them; 0 where none does.
+    Where a group would hold fewer than four numbers, the largest divisor that leaves four, or else two, of which a moment makes
+    signs; 0 where an example has one number.
     """
     most = {"group": gcd(groups, channels), "layer": 1, "instance": channels}.get(to, 1)
-    fitting = [g for g in range(1, most + 1) if most % g == 0 and channels // g * positions > 1]
-    if to == "instance" and most not in fitting:
+    divisors = [g for g in range(1, most + 1) if most % g == 0]
+    fitting = [g for g in divisors if channels // g * positions >= 4] or [g for g in divisors if channels // g * positions > 1]
+    if to == "instance" and positions == 1:
         fitting = fitting[:1]
     return max(fitting, default=0)
 

@@ -99,6 +99,11 @@ def _adapts(reason: str, *gives: Fact) -> Signature:
     return Signature(gives=gives, keeps=(PerExample(),), claims=(Heuristic(reason),))
 
 
+def _draws(reason: str) -> Signature:
+    """A loss that depends on draws, beside the example and the parameters, is not PerExample; nor can it be mapped."""
+    return Signature(claims=(Heuristic(reason),))
+
+
 ACTIVATION = DefenceSpec(
     api=1,
     name="activation",
@@ -179,7 +184,7 @@ DROPOUT = DefenceSpec(
         Layer(
             site=Site.MODEL,
             build=_dropout,
-            signature=_adapts("who matches gradients does not know the masks; attacks that optimise them too get past it"),
+            signature=_draws("who matches gradients does not know the masks; attacks that optimise them too get past it"),
         ),
     ),
 )
@@ -220,7 +225,7 @@ PRECODE = DefenceSpec(
         Layer(
             site=Site.MODEL,
             build=_bottleneck,
-            signature=_adapts(
+            signature=_draws(
                 "gradients depend on noise that the adversary does not know; attacks that leave them out get past it"
             ),
         ),
