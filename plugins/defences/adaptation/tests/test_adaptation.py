@@ -18,7 +18,7 @@ from sparring.signals import DataShape, ModelPlan
 from sparring.testing.experiments import outcome
 from sparring.testing.fixtures import make_setup
 
-SPECS = {spec.name: spec for spec in sparring_plugins()}
+SPECS: dict[str, Any] = {spec.name: spec for spec in sparring_plugins()}
 SHAPE = DataShape((1, 12, 12), 3)
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
     *(("activation", {"to": to}) for to in ("relu", "leaky-relu", "elu", "selu", "silu", "mish", "tanh", "sigmoid")),
@@ -47,7 +47,7 @@ def pyramid() -> nn.Module:
 
 
 def adapt(plan: ModelPlan, name: str, **options: Any) -> ModelPlan:
-    layer: Any = SPECS[name].layers[0].build(SPECS[name].config(**options))
+    layer = SPECS[name].layers[0].build(SPECS[name].config(**options))
     after: ModelPlan = layer.defence_transform(plan, make_setup(name))
     return after
 
@@ -187,4 +187,4 @@ def test_what_draws_at_random_trains_in_workers_as_in_sequence(name: str) -> Non
 
 def test_private_gradients_need_per_example_which_normalisation_gives_and_random_layers_lose() -> None:
     held = [SPECS[name].layers[0].facts(SPECS[name].config()) for name in ("normalisation", "width", "dropout", "precode")]
-    assert [PerExample() in (*s.gives, *s.keeps) for s in held] == [True, True, False, False]  # type: ignore[misc]
+    assert [PerExample() in (*s.gives, *s.keeps) for s in held] == [True, True, False, False]
