@@ -98,7 +98,8 @@ def _(broken: bool) -> Made:
         return signal if broken else replace(signal, row=signal.row + 0.01)
 
     def observe(self: Any, view: UpdateView, ctx: Any) -> Reconstruction:
-        found: Reconstruction = plain(Empty()).attack_observe(view, ctx)
+        found = plain(Empty()).attack_observe(view, ctx)
+        assert isinstance(found, Reconstruction)
         for capture in view.captures:
             if torch.equal(capture.parameters, honest):
                 found.inputs[capture.round, capture.client].fill_(0.5)
