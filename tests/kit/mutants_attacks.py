@@ -27,6 +27,7 @@ from sparring.specs import (
     Reader,
 )
 from sparring.taps import Tap
+from sparring.testing.fixtures import tiny_layout, tiny_plan
 from sparring.views import QueryView, Reconstruction, Scores, UpdateView
 from tests.kit.making import ROWS, Made, attack, idle, instance_of, mutant
 
@@ -83,6 +84,34 @@ def analytic(flaw: str) -> AttackSpec[Any]:
 @mutant("reconstruction-control")
 def _(broken: bool) -> Made:
     return analytic("blind" if broken else "")
+
+
+@mutant("reconstruction-control", "planted")
+def _(broken: bool) -> Made:
+    """A reader of answers to its own broadcast alone; the mutant forgets to send it."""
+    honest = tiny_layout().row(tiny_plan().factory())
+    spec = analytic("")
+    assert spec.reader is not None
+    plain = spec.reader.build
+
+    def send(self: Any, signal: Broadcast, ctx: Any) -> Broadcast:
+        return signal if broken else replace(signal, row=signal.row + 0.01)
+
+    def observe(self: Any, view: UpdateView, ctx: Any) -> Reconstruction:
+        found = plain(Empty()).attack_observe(view, ctx)
+        assert isinstance(found, Reconstruction)
+        for capture in view.captures:
+            if torch.equal(capture.parameters, honest):
+                found.inputs[capture.round, capture.client].fill_(0.5)
+        return found
+
+    layer = Layer[Any](
+        site=Site.BROADCAST,
+        build=instance_of(ActiveAttack, Broadcast, "attack_transform", send),
+        signature=Signature(keeps=ALL),
+    )
+    build = instance_of(PassiveAttack, UpdateView, "attack_observe", observe)
+    return replace(spec, layers=(layer,), reader=replace(spec.reader, build=build))
 
 
 @mutant("reconstruction-from-noise")

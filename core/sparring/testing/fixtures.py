@@ -15,7 +15,7 @@ from sparring.keys import Key
 from sparring.lab import Lab
 from sparring.layout import Layout
 from sparring.local import cross_entropy
-from sparring.signals import ClientData, DataShape, Examples, ModelPlan, Updates
+from sparring.signals import Broadcast, ClientData, DataShape, Examples, ModelPlan, Updates
 from sparring.views import Capture, LocalSettings, UpdateView
 
 IDS = (3, 11, 4, 29, 0, 17)
@@ -121,24 +121,37 @@ class Victim:
         return replace(self, view=replace(self.view, captures=captures))
 
 
-def tiny_victim(images: int = 2, *, seed: int = 0, labels: bool = True, settings: bool = True) -> Victim:
-    """Clients with one smooth image each, whose gradients of `Tiny` an honest-but-curious server reads.
+def tiny_victim(
+    images: int = 2,
+    *,
+    seed: int = 0,
+    labels: bool = True,
+    settings: bool = True,
+    sent: Callable[[Broadcast], Broadcast] = lambda broadcast: broadcast,
+) -> Victim:
+    """Clients with one smooth image each, whose gradients of `Tiny` the server reads.
 
-    ``labels``, ``settings``: whether these are granted.
+    ``labels``, ``settings``: whether these are granted. ``sent``: what a malicious server makes of the broadcast of `Tiny`.
     """
     generator = torch.Generator().manual_seed(seed)
     x = smooth(images, generator)
     y = torch.arange(images) % SHAPE.classes
-    plan = tiny_plan()
-    module = plan.factory()
-    layout = Layout.of(module)
+    plan, layout = tiny_plan(), tiny_layout()
+    broadcast = sent(Broadcast(plan, layout.row(plan.factory()), layout))
     captures = []
     for k in range(images):
-        module.zero_grad()
+        own = broadcast.to(IDS[k])
+        with torch.random.fork_rng(devices=[]):
+            module = own.plan.factory().to(own.row.dtype)
+        own.layout.load(module, own.row)
         torch.nn.functional.cross_entropy(module(x[k : k + 1]), y[k : k + 1]).backward()
-        row = -torch.cat([p.grad.reshape(-1) for p in module.parameters() if p.grad is not None])
+        slopes = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+        row = torch.zeros_like(own.row)
+        for s in own.layout.segments:
+            if s.name in slopes:
+                row[s.start : s.stop] = -slopes[s.name].reshape(-1)
         granted = y[k : k + 1] if labels else None
-        captures.append(Capture(0, IDS[k], layout.row(module), row, layout, plan, labels=granted))
+        captures.append(Capture(0, IDS[k], own.row, row, own.layout, own.plan, labels=granted))
     known = LocalSettings("fedsgd", 1.0, 0.0, 0.0, None, 1, None) if settings else None
     return Victim(UpdateView(SHAPE, cross_entropy, captures, known), x, smooth(64, generator).mean(0))
 

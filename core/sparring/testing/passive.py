@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 
 from sparring.facts import Knows
 from sparring.games import ReconstructionGame, Score, Truth
-from sparring.signals import Examples
+from sparring.signals import Broadcast, Examples
 from sparring.signature import Signature
+from sparring.sites import Site
 from sparring.specs import AttackSpec
 from sparring.testing.active import knows
 from sparring.testing.fixtures import Victim, make_setup, tiny_victim
@@ -29,7 +31,19 @@ READERS = Scope[Trial](_reconstructs, lambda s: s.quick())
 
 def _victim(trial: Trial) -> Victim:
     needs = trial.spec.reader.facts(trial.config)
-    return tiny_victim(labels=knows(needs, "labels"), settings=knows(needs, "local-settings"))
+    return tiny_victim(labels=knows(needs, "labels"), settings=knows(needs, "local-settings"), sent=_sent(trial))
+
+
+def _sent(trial: Trial) -> Callable[[Broadcast], Broadcast]:
+    """What the attack's own layers make of a broadcast: a malicious server reads answers to the model that it sent."""
+    places = [k for k, layer in enumerate(trial.subject.layers) if layer.site is Site.BROADCAST]
+
+    def sent(broadcast: Broadcast) -> Broadcast:
+        for own in (Trial(trial.subject, trial.config, trial.sampled, place) for place in places):
+            broadcast = own.apply(own.build(), broadcast, own.context())
+        return broadcast
+
+    return sent
 
 
 def _finding(trial: Trial, victim: Victim, world: int = 0) -> Reconstruction:
@@ -66,6 +80,7 @@ def _score(finding: Reconstruction, victim: Victim) -> Score:
 @check(READERS)
 def reconstruction_control(trial: Trial) -> None:
     """Law: from undefended FedSGD gradients of single images, a reconstruction beats grey and the mean image by 1 dB.
+    The gradients are those of the model that the attack itself sends, where it acts on the broadcast.
     Why: the positive control: a defence is only tested by an attack that works without it.
     If this fails: check the sign and scale of the gradient, the loss, the labels and the number of iterations.
     """
@@ -100,7 +115,7 @@ def reader_needs_enough(trial: Trial) -> None:
     If this fails: add `Knows("labels")` or `Knows("local-settings")` to its needs, or do without where the view holds None.
     """
     needs = trial.spec.reader.facts(trial.config)
-    least = tiny_victim(labels=_sure(needs, "labels"), settings=_sure(needs, "local-settings"))
+    least = tiny_victim(labels=_sure(needs, "labels"), settings=_sure(needs, "local-settings"), sent=_sent(trial))
     try:
         _finding(trial, least)
     except (AssertionError, Inapplicable):
