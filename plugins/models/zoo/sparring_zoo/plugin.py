@@ -1,4 +1,4 @@
-"""Architectures: LeNet of Zhu et al., a strided ConvNet, MLPs and ResNet-9."""
+"""Architectures: LeNet of Zhu et al., a strided ConvNet, CNN6, MLPs and ResNet-9."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sparring.signature import ALL, Signature
 from sparring.specs import AnySpec, Config, ModelSpec
 
 if TYPE_CHECKING:
+    from sparring_zoo.cnn6 import CNN6
     from sparring_zoo.convnet import ConvNet
     from sparring_zoo.lenet import LeNetZhu
     from sparring_zoo.mlp import MLP
@@ -52,6 +53,15 @@ class ConvNetConfig(Config):
     normalise: Normalise = Field(Normalise(), description="affine map of inputs inside the model")
 
 
+class CNN6Config(Config):
+    """Configuration of `cnn6`."""
+
+    deficient: bool = Field(
+        False, description="CNN6-d: 20 filters in the second convolution in place of 36, too few to solve for"
+    )
+    normalise: Normalise = Field(Normalise(), description="affine map of inputs inside the model")
+
+
 class MLPConfig(Config):
     """Configuration of `mlp`."""
 
@@ -85,6 +95,12 @@ def _convnet(config: ConvNetConfig) -> ConvNet:
     return ConvNet(config)
 
 
+def _cnn6(config: CNN6Config) -> CNN6:
+    from sparring_zoo.cnn6 import CNN6
+
+    return CNN6(config)
+
+
 def _mlp(config: MLPConfig) -> MLP:
     from sparring_zoo.mlp import MLP
 
@@ -113,6 +129,14 @@ CONVNET = ModelSpec(
     build=_convnet,
     signature=PER_EXAMPLE,
 )
+CNN6_SPEC = ModelSpec(
+    api=1,
+    name="cnn6",
+    config=CNN6Config,
+    summary="CNN6 of Zhu and Blaschko (2021): LeakyReLU convolutions without biases or pooling; or CNN6-d, rank-deficient",
+    build=_cnn6,
+    signature=PER_EXAMPLE,
+)
 MLP_SPEC = ModelSpec(
     api=1,
     name="mlp",
@@ -134,4 +158,4 @@ RESNET9 = ModelSpec(
 @hookimpl
 def sparring_plugins() -> Iterable[AnySpec]:
     """The architectures of this distribution."""
-    return (LENET_ZHU, CONVNET, MLP_SPEC, RESNET9)
+    return (LENET_ZHU, CONVNET, CNN6_SPEC, MLP_SPEC, RESNET9)
