@@ -31,13 +31,13 @@ ROWS = 2048
 class Analytic(PassiveAttack[UpdateView | AggregateView]):
     r"""Reconstructs the inputs behind an update from a first layer $y = W x + b$ on the whole input.
 
-    $\partial L / \partial W_i = \sum_n \delta_{ni} x_n^\top$ and $\partial L / \partial b_i = \sum_n \delta_{ni}$ over examples n.
+    Over examples, $\partial L / \partial W_i = \sum_n \delta_{ni} x_n^\top$, $\partial L / \partial b_i = \sum_n \delta_{ni}$.
     For one example $x = \sum_i \partial_{b_i} L \, \partial_{W_i} L / \sum_i (\partial_{b_i} L)^2$, by least squares over rows,
     exact for any loss, any layers behind, any scale of the update, and any number of local steps without weight decay.
 
-    For B examples each row with $\partial_{b_i} L \ne 0$ has the candidate $\partial_{W_i} L / \partial_{b_i} L$: exact for rows
-    that are active for one example alone, else a mixture. Candidates in [0, 1] on which most rows agree come first, then others in
-    [0, 1], then those that leave it least; no two that are alike. Labels stand in ascending order, not in that of the inputs.
+    For B examples each row with $\partial_{b_i} L \ne 0$ has the candidate $\partial_{W_i} L / \partial_{b_i} L$: exact for
+    rows that are active for one example alone, else a mixture. Candidates in [0, 1] on which most rows agree come first, then
+    others in [0, 1], then those that leave it least; no two alike. Labels stand in ascending order, not in that of the inputs.
 
     What stands before the layer, such as a normalisation, must be affine in each number, and is undone. Where the first layer
     with parameters is no such layer, has or sends no bias, or the update is zero, the result is grey. ``notes`` say which
@@ -89,8 +89,8 @@ def _solve(capture: Capture, say: Say) -> tuple[Tensor, float]:
     missing = capture.examples - len(chosen)
     if agreed < capture.examples:
         say(
-            f"{capture.examples} examples are mixed: not every one has rows of its own on which these agree, and what stands for "
-            "the others is single rows, which may be mixtures, or grey"
+            f"{capture.examples} examples are mixed: not every one has rows of its own on which these agree, and what stands "
+            "for the others is single rows, which may be mixtures, or grey"
         )
     return torch.cat([x[chosen], x.new_full((missing, *x.shape[1:]), 0.5)]), _unexplained(W, candidates[chosen])
 

@@ -47,7 +47,7 @@ def begin(link: Link, gradient: Grads, loss: LossFn, say: Say) -> Begun:
     k = gradient.get(link.parameter("bias"))
     if k is not None and bool(k.any()):
         return Begun(g.mT @ k / k.square().sum(), k, k.argmin())
-    if isinstance(layer.bias, Tensor):
+    if "bias" in dict(layer.named_parameters()):
         raise UnmetError(f"the gradient of the bias of {link} is zero or not sent")
     if len(u) == 2:
         say(f"{link} has two outputs and no bias: mu, and with it sign and length of its input, is not unique")
