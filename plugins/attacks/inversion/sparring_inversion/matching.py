@@ -143,7 +143,7 @@ def stacks(view: UpdateView | AggregateView, labels: Literal["granted", "idlg"])
             groups.append([capture])
     made = []
     for group in groups:
-        scales = tuple(_scale(capture, view) for capture in group)
+        scales = tuple(scale_of(capture, view) for capture in group)
         known = [_labels(capture, labels, scale) for capture, scale in zip(group, scales, strict=True)]
         made.append(Stack(tuple(group), torch.stack(known), scales, view.loss))
     return made
@@ -157,7 +157,7 @@ def _labels(capture: Capture, source: Literal["granted", "idlg"], scale: float) 
     return capture.labels.to(capture.row.device)
 
 
-def _scale(capture: Capture, view: UpdateView | AggregateView) -> float:
+def scale_of(capture: Capture, view: UpdateView | AggregateView) -> float:
     """By what a row exceeds the gradient of the mean loss over its examples; an aggregate is a mean already.
 
     1 where the clients' settings are not granted. Several local steps count as that many gradients at the broadcast parameters.

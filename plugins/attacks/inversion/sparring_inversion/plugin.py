@@ -1,4 +1,4 @@
-"""Declares the attacks of this distribution: inverting-gradients and dlg."""
+"""Declares the attacks of this distribution: inverting-gradients and dlg; those in closed form stand in `plugin_analytic`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sparring.hookspecs import hookimpl
 from sparring.signature import ALL, Signature
 from sparring.specs import AnySpec, AttackSpec, Config, Reader
 from sparring.taps import Tap
+from sparring_inversion.plugin_analytic import ANALYTIC, R_GAP
 
 if TYPE_CHECKING:
     from sparring_inversion.dlg import Dlg
@@ -97,4 +98,4 @@ DLG = AttackSpec(
 @hookimpl
 def sparring_plugins() -> Iterable[AnySpec]:
     """The techniques of this distribution."""
-    return (INVERTING_GRADIENTS, DLG)
+    return (INVERTING_GRADIENTS, DLG, ANALYTIC, R_GAP)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sparring.signals import DataShape
 from sparring.specs import ModelSpec
-from sparring_zoo.plugin import CONVNET, LENET_CAFFE, LENET_ZHU, MLP_SPEC, RESNET9
+from sparring_zoo.plugin import CNN6_SPEC, CONVNET, LENET_CAFFE, LENET_ZHU, MLP_SPEC, RESNET9
 from sparring_zoo.resnet import Residual
 
 CIFAR, MNIST = DataShape((3, 32, 32), 10), DataShape((1, 28, 28), 10)
@@ -143,6 +143,24 @@ def convnet() -> dict[str, float]:
         "output where convolutions give -1": float(dark[0, 0].detach()),
         "accuracy on stripes": _learnt(_network(CONVNET, SMALL, width=8), steps=30, lr=0.1),
         "accuracy on stripes of a linear model": _learnt(_network(MLP_SPEC, SMALL, hidden=[]), steps=30, lr=0.1),
+    }
+
+
+def cnn6() -> dict[str, float]:
+    """Sizes of both variants, and the scaling of a network without biases."""
+    network = _network(CNN6_SPEC, CIFAR)
+    x = torch.rand(2, *CIFAR.inputs, generator=torch.Generator().manual_seed(0)).double()
+    last = next(m for m in network.modules() if isinstance(m, nn.Linear))
+    fewer = _size(network) - _size(_network(CNN6_SPEC, CIFAR, deficient=True))
+    wide = network.double()
+    with torch.no_grad():
+        error = (wide(2 * x) - 2 * wide(x)).abs().max()
+    return {
+        "parameters on 3x32x32 and 10 classes": _size(network),
+        "parameters that CNN6-d has fewer": fewer,
+        "inputs of the last layer on 32x32": float(last.in_features),
+        "receptive field of the last convolution": _receptive_field(_network(CNN6_SPEC, DataShape((1, 128, 128), 10)), 128),
+        "error of f(2x) = 2 f(x)": float(error),
     }
 
 

@@ -1,4 +1,4 @@
-"""Architectures: LeNets of Zhu et al. and of Caffe, a strided ConvNet, MLPs, ResNet-9 and U-Net."""
+"""Architectures: LeNets of Zhu et al. and of Caffe, a strided ConvNet, CNN6, MLPs, ResNet-9 and U-Net."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sparring.signature import ALL, Signature
 from sparring.specs import AnySpec, Config, ModelSpec
 
 if TYPE_CHECKING:
+    from sparring_zoo.cnn6 import CNN6
     from sparring_zoo.convnet import ConvNet
     from sparring_zoo.lenet import LeNetCaffe, LeNetZhu
     from sparring_zoo.mlp import MLP
@@ -56,6 +57,15 @@ class ConvNetConfig(Config):
 
     width: int = Field(24, ge=1, le=1024, description="channels of the first convolution; the second has twice as many")
     activation: Activation = Field("relu", description="nonlinearity after each convolution")
+    normalise: Normalise = Field(Normalise(), description="affine map of inputs inside the model")
+
+
+class CNN6Config(Config):
+    """Configuration of `cnn6`."""
+
+    deficient: bool = Field(
+        False, description="CNN6-d: 20 filters in the second convolution in place of 36, too few to solve for"
+    )
     normalise: Normalise = Field(Normalise(), description="affine map of inputs inside the model")
 
 
@@ -108,6 +118,12 @@ def _convnet(config: ConvNetConfig) -> ConvNet:
     return ConvNet(config)
 
 
+def _cnn6(config: CNN6Config) -> CNN6:
+    from sparring_zoo.cnn6 import CNN6
+
+    return CNN6(config)
+
+
 def _mlp(config: MLPConfig) -> MLP:
     from sparring_zoo.mlp import MLP
 
@@ -150,6 +166,14 @@ CONVNET = ModelSpec(
     build=_convnet,
     signature=PER_EXAMPLE,
 )
+CNN6_SPEC = ModelSpec(
+    api=1,
+    name="cnn6",
+    config=CNN6Config,
+    summary="CNN6 of Zhu and Blaschko (2021): LeakyReLU convolutions without biases or pooling; or CNN6-d, rank-deficient",
+    build=_cnn6,
+    signature=PER_EXAMPLE,
+)
 MLP_SPEC = ModelSpec(
     api=1,
     name="mlp",
@@ -180,4 +204,4 @@ UNET = ModelSpec(
 @hookimpl
 def sparring_plugins() -> Iterable[AnySpec]:
     """The architectures of this distribution."""
-    return (LENET_ZHU, LENET_CAFFE, CONVNET, MLP_SPEC, RESNET9, UNET)
+    return (LENET_ZHU, LENET_CAFFE, CONVNET, CNN6_SPEC, MLP_SPEC, RESNET9, UNET)

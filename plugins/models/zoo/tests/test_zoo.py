@@ -26,6 +26,7 @@ SMALL = {
     "lenet-zhu": {"init": "uniform"},
     "lenet-caffe": {},
     "convnet": {"width": 3},
+    "cnn6": {"deficient": True},
     "mlp": {"hidden": [7]},
     "resnet9": {"width": 4},
 }
@@ -47,6 +48,8 @@ def size(network: nn.Module) -> int:
         ("lenet-zhu", {}, (3, 32, 32), 15_826),
         ("lenet-caffe", {}, (1, 28, 28), 431_080),
         ("convnet", {}, (1, 28, 28), 53_002),
+        ("cnn6", {}, (3, 32, 32), 154_256),
+        ("cnn6", {"deficient": True}, (3, 32, 32), 154_256 - 6_912),
         ("mlp", {"hidden": []}, (1, 8, 8), 65 * 10),
         ("mlp", {"hidden": [32, 16]}, (30,), 31 * 32 + 33 * 16 + 17 * 10),
         ("resnet9", {}, (3, 32, 32), 6_573_130),
