@@ -17,7 +17,7 @@ from sparring_inversion.plugin import DlgConfig, InvertingGradientsConfig
 IMAGES = 6
 
 
-def _measured(attack: PassiveAttack[UpdateView | AggregateView]) -> dict[str, float]:
+def measured(attack: PassiveAttack[UpdateView | AggregateView]) -> dict[str, float]:
     """Labels and images that an attack makes of six clients' gradients, of noise in their place, and the null baseline."""
     victim = tiny_victim(IMAGES, labels=False)
     found = _reconstructed(attack, victim)
@@ -48,10 +48,10 @@ def _psnr(found: Reconstruction, victim: Victim) -> list[float]:
 
 def dlg() -> dict[str, float]:
     """Labels recovered by iDLG, and PSNR of reconstructions from gradients and from noise."""
-    return _measured(Dlg(DlgConfig(iterations=100, labels="idlg", snapshots=0)))
+    return measured(Dlg(DlgConfig(iterations=100, labels="idlg", snapshots=0)))
 
 
 def inverting_gradients() -> dict[str, float]:
     """Labels recovered by iDLG, and PSNR of reconstructions from gradients and from noise."""
     config = InvertingGradientsConfig(iterations=300, restarts=1, labels="idlg", snapshots=0)
-    return _measured(InvertingGradients(config))
+    return measured(InvertingGradients(config))
