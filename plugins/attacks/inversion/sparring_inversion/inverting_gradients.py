@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import torch
@@ -11,11 +12,11 @@ from sparring.context import Setup
 from sparring.hookspecs import hookimpl
 from sparring.roles import PassiveAttack
 from sparring.views import AggregateView, Reconstruction, UpdateView
-from sparring_inversion.matching import Snapshots, Stack, cosine, stacks, total_variation
+from sparring_inversion.boxed import Recipe, clamped_normal, descend
+from sparring_inversion.matching import Look, Stack, cosine, stacks, total_variation
 from sparring_inversion.plugin import InvertingGradientsConfig
 
 MILESTONES = (3 / 8, 5 / 8, 7 / 8)
-REPORTS = 100
 
 
 @final
@@ -41,53 +42,34 @@ class InvertingGradients(PassiveAttack[UpdateView | AggregateView]):
 
     @hookimpl
     def attack_observe(self, view: UpdateView | AggregateView, ctx: Setup) -> Reconstruction:
-        found = Reconstruction(0.0, {}, {}, {}, {})
-        evaluations, done = 0, 0
-        parts = [part for stack in stacks(view, self.config.labels) for part in stack.chunks(self.config.restarts)]
-        for part in parts:
-            evaluations += self._invert(part, found, ctx, done / len(view.captures), len(part) / len(view.captures))
-            done += len(part)
-        return Reconstruction(float(evaluations), found.inputs, found.labels, found.loss, found.progress)
+        config = self.config
+        recipe = Recipe(
+            config.iterations,
+            config.restarts,
+            config.lr,
+            (config.momentum, 0.999),
+            True,
+            config.snapshots,
+            self._rate,
+            self._starts,
+            _mismatch,
+            self._penalty,
+        )
+        return descend(view, stacks(view, config.labels), recipe, ctx)
 
-    def _invert(self, stack: Stack, found: Reconstruction, ctx: Setup, at: float, share: float) -> int:
-        config, restarts = self.config, self.config.restarts
-        x = torch.cat([self._starts(stack, ctx.generator(capture.client)) for capture in stack.captures])
-        everything = stack.repeated(restarts)
-        snapshots = Snapshots(config.snapshots, config.iterations)
-        adam = torch.optim.Adam([x], lr=config.lr, betas=(config.momentum, 0.999))
-        schedule = torch.optim.lr_scheduler.MultiStepLR(adam, [int(m * config.iterations) for m in MILESTONES], 0.1)
-        live = (everything.norms > 0).to(x.dtype)
-        for step in range(1, config.iterations + 1):
-            x.requires_grad_()
-            loss = 1 - cosine(everything.gradient(x), everything)
-            (slope,) = torch.autograd.grad((live * (loss + config.tv * total_variation(x))).sum(), x)
-            x.requires_grad_(False)
-            x.grad = slope.sign_()
-            adam.step()
-            schedule.step()
-            x.clamp_(0, 1)
-            snapshots.see(step, x)
-            if step % max(1, config.iterations // REPORTS) == 0:
-                ctx.progress(
-                    f"inverting {len(stack)} gradients, loss {float(loss.detach().mean()):.2g}",
-                    at + share * step / config.iterations,
-                )
-        final_loss = 1 - cosine(everything.gradient(x), everything)
-        chosen = final_loss.nan_to_num(torch.inf).view(len(stack), restarts).argmin(1)
-        for i, key in enumerate(stack.keys):
-            row = i * restarts + int(chosen[i])
-            found.inputs[key], found.labels[key] = x[row].clone(), stack.labels[i]
-            found.loss[key], found.progress[key] = float(final_loss[row]), snapshots.of(row)
-        return len(everything) * (config.iterations + 1)
+    def _rate(self, step: int) -> float:
+        return float(0.1 ** sum(step >= int(m * self.config.iterations) for m in MILESTONES))
+
+    def _penalty(self, stack: Stack) -> Callable[[Tensor, Look], Tensor]:
+        del stack
+        return lambda x, look: self.config.tv * total_variation(x)
 
     def _starts(self, stack: Stack, generator: torch.Generator) -> Tensor:
-        """The starts [restarts, B, ...] of one capture, drawn on the CPU."""
-        shape = (self.config.restarts, *stack.inputs)
-        row = stack.captures[0].row
         if self.config.init == "randn":
-            x = torch.randn(shape, generator=generator).clamp_(0, 1)
-        else:
-            x = torch.rand(shape, generator=generator)
-        if self.config.init == "grey":
-            x = 0.5 + 0.01 * (x - 0.5)
-        return x.to(row)
+            return clamped_normal(self.config.restarts, stack, generator)
+        x = torch.rand((self.config.restarts, *stack.inputs), generator=generator)
+        return 0.5 + 0.01 * (x - 0.5) if self.config.init == "grey" else x
+
+
+def _mismatch(look: Look, stack: Stack) -> Tensor:
+    return 1 - cosine(look.gradient, stack)

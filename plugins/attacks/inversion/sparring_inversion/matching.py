@@ -1,4 +1,4 @@
-"""Gradient matching: captures stacked by what they share, the gradients of dummy inputs, total variation."""
+"""Gradient matching: captures stacked by what they share, and what the model makes of dummy inputs in their place."""
 
 from __future__ import annotations
 
@@ -9,32 +9,45 @@ from functools import cached_property
 from typing import Literal
 
 import torch
-from torch import Tensor
-from torch.func import functional_call, grad, vmap
+from torch import Tensor, nn
+from torch.func import grad_and_value, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sparring.errors import ConfigError
-from sparring.local import Batch, LossFn
-from sparring.views import AggregateView, Capture, UpdateView
-from sparring_inversion.idlg import recover
+from sparring.local import Batch, Functional, LossFn
+from sparring.views import AggregateView, Capture, LocalSettings, UpdateView
+from sparring_inversion.labels import Source, head, recover
 
 BUDGET = 1 << 25
 """Numbers of dummy gradients that are held at once: bounds memory, whatever the number of captures and restarts."""
 
 Where = tuple[int, int | None]
 Gradient = dict[str, Tensor]
+Moments = dict[str, tuple[Tensor, Tensor]]
+"""Means and unbiased variances over the batch, each [S, C], of what enters each BatchNorm layer, by the layer's name."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the model makes of dummies [S, B, ...]: gradients of the mean loss, each [S, ...], the ``loss`` [S], moments."""
+
+    gradient: Gradient
+    loss: Tensor
+    moments: Moments
 
 
 @dataclass(frozen=True)
 class Stack:
     """Captures that answer one broadcast, with their ``labels`` [S, B]: dummies share every forward and backward pass.
 
-    ``scales``: by what each row exceeds the gradient of the mean loss.
+    ``scales``: by what each row exceeds the gradient of the mean loss. ``notes``: what is to be said about the labels.
     """
 
     captures: tuple[Capture, ...]
     labels: Tensor
     scales: tuple[float, ...]
     loss: LossFn
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.captures)
@@ -62,17 +75,34 @@ class Stack:
         return squared(self.targets).sqrt()
 
     @cached_property
-    def gradient(self) -> Callable[[Tensor], Gradient]:
-        """Of dummies [S, B, ...], the gradients of the mean loss by parameter name, each [S, ...], with a graph to those."""
+    def look(self) -> Callable[[Tensor], Look]:
+        """Of dummies [S, B, ...], what the model makes of them, with a graph to those.
+
+        BatchNorm layers take the statistics of the dummies, as those of clients take the batch's: a module that trains does so.
+        """
         first = self.captures[0]
         module = first.module().to(first.row.device).requires_grad_(False)
         theta = dict(first.layout.split(first.parameters, "parameter"))
+        seen: Moments = {}
+        for name, layer in module.named_modules():
+            if isinstance(layer, _BatchNorm):
+                _of_the_batch(layer, name, seen)
 
-        def objective(theta: Gradient, x: Tensor, y: Tensor) -> Tensor:
-            return self.loss(lambda z: functional_call(module, theta, (z,)), Batch(x, y)).mean()
+        def objective(theta: Gradient, x: Tensor, y: Tensor) -> tuple[Tensor, Moments]:
+            seen.clear()
+            return self.loss(Functional(module, theta), Batch(x, y)).mean(), dict(seen)
 
-        stacked = vmap(grad(objective), in_dims=(None, 0, 0))
-        return lambda x: stacked(theta, x, self.labels)
+        stacked = vmap(grad_and_value(objective, has_aux=True), in_dims=(None, 0, 0))
+
+        def look(x: Tensor) -> Look:
+            gradient, (loss, moments) = stacked(theta, x, self.labels)
+            return Look(gradient, loss, moments)
+
+        return look
+
+    def gradient(self, x: Tensor) -> Gradient:
+        """Of dummies [S, B, ...], the gradients of the mean loss by parameter name, each [S, ...], with a graph to those."""
+        return self.look(x).gradient
 
     def take(self, index: Sequence[int]) -> Stack:
         """The captures at ``index``, in that order; an index may recur."""
@@ -88,6 +118,17 @@ class Stack:
         size = max(1, BUDGET // (copies * max(1, self.captures[0].layout.parameters)))
         for at in range(0, len(self), size):
             yield self.take(range(at, min(at + size, len(self))))
+
+
+def _of_the_batch(layer: _BatchNorm, name: str, seen: Moments) -> None:
+    """Let a layer use its input's own statistics, and note them in ``seen``, whatever the module's mode."""
+    layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+
+    def note(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        axes = [axis for axis in range(args[0].dim()) if axis != 1]
+        seen[name] = args[0].mean(axes), args[0].var(axes)
+
+    layer.register_forward_pre_hook(note)
 
 
 def squared(gradient: Gradient) -> Tensor:
@@ -126,7 +167,7 @@ def total_variation(x: Tensor) -> Tensor:
     return total
 
 
-def stacks(view: UpdateView | AggregateView, labels: Literal["granted", "idlg"]) -> list[Stack]:
+def stacks(view: UpdateView | AggregateView, labels: Literal["granted"] | Source) -> list[Stack]:
     """The captures of ``view``, stacked where they share model, layout, parameters and number of examples.
 
     Captures of empty lots are left out: nothing is behind them.
@@ -144,17 +185,23 @@ def stacks(view: UpdateView | AggregateView, labels: Literal["granted", "idlg"])
     made = []
     for group in groups:
         scales = tuple(scale_of(capture, view) for capture in group)
-        known = [_labels(capture, labels, scale) for capture, scale in zip(group, scales, strict=True)]
-        made.append(Stack(tuple(group), torch.stack(known), scales, view.loss))
+        known, notes = (_granted(group), ()) if labels == "granted" else recover(labels, head(group, scales, view.loss))
+        made.append(Stack(tuple(group), known, scales, view.loss, notes))
     return made
 
 
-def _labels(capture: Capture, source: Literal["granted", "idlg"], scale: float) -> Tensor:
-    if source == "idlg":
-        return recover(capture, scale)
-    if capture.labels is None:
-        raise ConfigError(f"labels: granted, but the capture of round {capture.round} holds none; set labels: idlg")
-    return capture.labels.to(capture.row.device)
+def said(every: Sequence[Stack]) -> tuple[str, ...]:
+    """What is to be noted about stacks, each sentence once."""
+    return tuple(dict.fromkeys(note for stack in every for note in stack.notes))
+
+
+def _granted(captures: Sequence[Capture]) -> Tensor:
+    known = []
+    for capture in captures:
+        if capture.labels is None:
+            raise ConfigError(f"labels: granted, but the capture of round {capture.round} holds none; set labels: idlg")
+        known.append(capture.labels.to(capture.row.device))
+    return torch.stack(known)
 
 
 def scale_of(capture: Capture, view: UpdateView | AggregateView) -> float:
@@ -163,11 +210,15 @@ def scale_of(capture: Capture, view: UpdateView | AggregateView) -> float:
     1 where the clients' settings are not granted. Several local steps count as that many gradients at the broadcast parameters.
     """
     settings = view.settings
+    return 1.0 if settings is None or settings.algorithm == "fedsgd" else settings.lr * local_steps(capture, settings)
+
+
+def local_steps(capture: Capture, settings: LocalSettings | None) -> int:
+    """The steps behind a row; one where the clients' settings are not granted."""
     if settings is None or settings.algorithm == "fedsgd":
-        return 1.0
+        return 1
     size = math.ceil(capture.examples / capture.count)
-    steps = settings.steps or settings.epochs * math.ceil(size / (settings.batch_size or size))
-    return settings.lr * steps
+    return settings.steps or settings.epochs * math.ceil(size / (settings.batch_size or size))
 
 
 class Snapshots:

@@ -1,37 +1,21 @@
-"""Declares the attacks of this distribution: inverting-gradients and dlg; those in closed form stand in `plugin_analytic`."""
+"""Declares the attacks of this distribution; cpl stands in `plugin_matching`, those in closed form in `plugin_analytic`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from sparring.facts import Knows
 from sparring.hookspecs import hookimpl
-from sparring.signature import ALL, Signature
-from sparring.specs import AnySpec, AttackSpec, Config, Reader
-from sparring.taps import Tap
+from sparring.specs import AnySpec, AttackSpec, Reader
+from sparring_inversion.options import FURTHER_STARTS, HISTORY, QUASI_NEWTON_ITERATIONS, STEP, InversionConfig, needs, tap
 from sparring_inversion.plugin_analytic import ANALYTIC, R_GAP
+from sparring_inversion.plugin_matching import MATCHING
 
 if TYPE_CHECKING:
     from sparring_inversion.dlg import Dlg
     from sparring_inversion.inverting_gradients import InvertingGradients
-
-RoundIndex = Annotated[int, Field(ge=0, le=10**6)]
-
-
-class InversionConfig(Config):
-    """What every gradient inversion is told: which rounds it reads, and whence it has the labels."""
-
-    rounds: tuple[RoundIndex, ...] = Field((0,), min_length=1, max_length=64, description="rounds whose updates are attacked")
-    reads: Literal["update", "update-or-aggregate"] = Field(
-        "update", description="single updates only, or sums of several where single ones are hidden (with little hope)"
-    )
-    labels: Literal["granted", "idlg"] = Field(
-        "granted", description="labels: granted by the threat model, or recovered from the gradient of the last layer"
-    )
-    snapshots: int = Field(8, ge=0, le=64, description="intermediate reconstructions that are kept, at equal distances")
 
 
 class InvertingGradientsConfig(InversionConfig):
@@ -50,19 +34,10 @@ class InvertingGradientsConfig(InversionConfig):
 class DlgConfig(InversionConfig):
     """Configuration of `dlg`."""
 
-    iterations: int = Field(300, ge=1, le=10_000, description="steps of L-BFGS per start")
-    restarts: int = Field(4, ge=0, le=64, description="further starts for captures whose optimisation diverged")
-    lr: float = Field(1.0, gt=0, le=1, description="step length of L-BFGS")
-    history: int = Field(100, ge=1, le=500, description="curvature pairs that L-BFGS keeps")
-
-
-def _needs(config: InversionConfig) -> Signature:
-    granted = (Knows("labels"),) if config.labels == "granted" else ()
-    return Signature(needs=(Knows("architecture"), *granted), keeps=ALL)
-
-
-def _tap(config: InversionConfig) -> Tap:
-    return Tap(views=("update",) if config.reads == "update" else ("update", "aggregate"), rounds=config.rounds)
+    iterations: int = QUASI_NEWTON_ITERATIONS
+    restarts: int = FURTHER_STARTS
+    lr: float = STEP
+    history: int = HISTORY
 
 
 def _inverting_gradients(config: InvertingGradientsConfig) -> InvertingGradients:
@@ -83,7 +58,7 @@ INVERTING_GRADIENTS = AttackSpec(
     config=InvertingGradientsConfig,
     summary="Gradient inversion by cosine similarity and total variation, boxed, signed Adam (Geiping et al. 2020).",
     game="reconstruction",
-    reader=Reader(tap=_tap, build=_inverting_gradients, signature=_needs),
+    reader=Reader(tap=tap, build=_inverting_gradients, signature=needs),
 )
 DLG = AttackSpec(
     api=1,
@@ -91,11 +66,11 @@ DLG = AttackSpec(
     config=DlgConfig,
     summary="Deep leakage from gradients: L2 gradient matching by L-BFGS (Zhu et al. 2019).",
     game="reconstruction",
-    reader=Reader(tap=_tap, build=_dlg, signature=_needs),
+    reader=Reader(tap=tap, build=_dlg, signature=needs),
 )
 
 
 @hookimpl
 def sparring_plugins() -> Iterable[AnySpec]:
     """The techniques of this distribution."""
-    return (INVERTING_GRADIENTS, DLG, ANALYTIC, R_GAP)
+    return (INVERTING_GRADIENTS, DLG, *MATCHING, ANALYTIC, R_GAP)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from sparring.errors import ConfigError
+from sparring.local import cross_entropy
 from sparring.signals import DataShape
 from sparring.views import Capture
-from sparring_inversion.idlg import recover
+from sparring_inversion.labels import head, recover
 
 Grads = dict[str, Tensor]
 
@@ -129,7 +130,8 @@ def grey(capture: Capture) -> Tensor:
 def labelled(capture: Capture, scale: float) -> Tensor:
     """Labels [B] from the last layer's gradient, in ascending order; class 0 where that is no linear layer."""
     try:
-        return recover(capture, scale)
+        found, _ = recover("idlg", head([capture], [scale], cross_entropy))
+        return found[0]
     except ConfigError:
         return torch.zeros(capture.examples, dtype=torch.long, device=capture.row.device)
 

@@ -4,5 +4,9 @@ from sparring_inversion.plugin import sparring_plugins
 
 from sparring.testing import conformance
 
-QUICK = {"inverting-gradients": {"iterations": 150, "restarts": 1}, "dlg": {"iterations": 60, "restarts": 0}}
+QUICK = {
+    "inverting-gradients": {"iterations": 150, "restarts": 1},
+    "dlg": {"iterations": 60, "restarts": 0},
+    "cpl": {"iterations": 60, "restarts": 0},
+}
 test_conformance = conformance(sparring_plugins, fast=QUICK)

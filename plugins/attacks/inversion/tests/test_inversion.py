@@ -9,18 +9,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sparring_inversion.cpl import Cpl
 from sparring_inversion.dlg import Dlg
-from sparring_inversion.idlg import recover
 from sparring_inversion.inverting_gradients import InvertingGradients
 from sparring_inversion.lbfgs import lbfgs
 from sparring_inversion.matching import cosine, distance, stacks, total_variation
-from sparring_inversion.plugin import DlgConfig, InvertingGradientsConfig, sparring_plugins
+from sparring_inversion.plugin import DlgConfig, InvertingGradientsConfig
+from sparring_inversion.plugin_matching import CplConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparring.context import Setup
 from sparring.errors import ConfigError
-from sparring.facts import Knows
 from sparring.keys import Key
 from sparring.layout import Layout
 from sparring.likeness import psnr
@@ -111,9 +111,14 @@ def dlg(view: UpdateView | AggregateView, ctx: Setup = CTX, **options: object) -
     return Dlg(DlgConfig(**options)).attack_observe(view, ctx)  # type: ignore[arg-type]
 
 
+def cpl(view: UpdateView | AggregateView, ctx: Setup = CTX, **options: object) -> Reconstruction:
+    return Cpl(CplConfig(**options)).attack_observe(view, ctx)  # type: ignore[arg-type]
+
+
 ATTACKS = [
     pytest.param(lambda view, **o: invert(view, iterations=30, **o), id="inverting-gradients"),
     pytest.param(lambda view, **o: dlg(view, iterations=30, **{"restarts": 1, **o}), id="dlg"),
+    pytest.param(lambda view, **o: cpl(view, iterations=30, **{"restarts": 1, **o}), id="cpl"),
 ]
 Attack = Callable[..., Reconstruction]
 
@@ -185,30 +190,6 @@ class TestMatching:
 
 
 class TestLabels:
-    @pytest.mark.parametrize("bias", [True, False])
-    def test_idlg_is_exact_for_one_example(self, bias: bool) -> None:
-        def net() -> nn.Module:
-            return nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 10, bias=bias))
-
-        x, y = digits(100)
-        view = captured(net, x, y)
-        assert torch.cat([recover(replace(c, labels=None)) for c in view.captures]).equal(y)
-
-    @pytest.mark.parametrize("size", [2, 8, 32])
-    def test_batches_are_counted_with_repeated_labels(self, size: int) -> None:
-        x, y = digits(size * 20)
-        right = 0
-        for c, labels in zip(captured(convnet_8, x, y, batch=size).captures, y.split(size), strict=True):
-            counts = [torch.bincount(found, minlength=10) for found in (recover(c), labels)]
-            right += size - int((counts[0] - counts[1]).abs().sum()) // 2
-        assert right >= 0.95 * len(y)
-
-    @pytest.mark.parametrize("end", [nn.LayerNorm(10, bias=False), nn.PReLU(10)])
-    def test_a_model_that_ends_in_no_linear_layer_is_refused(self, end: nn.Module) -> None:
-        view = captured(lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10), end), *digits(1))
-        with pytest.raises(ConfigError, match="grant the labels"):
-            recover(view.captures[0])
-
     def test_granted_labels_that_are_absent_are_refused(self) -> None:
         view = captured(tiny, *digits(1))
         with pytest.raises(ConfigError, match="labels: idlg"):
@@ -220,17 +201,6 @@ class TestLabels:
         view = captured(tiny, x, y)
         lied = replace(view, captures=[replace(c, labels=(y[:1] + 5) % 10) for c in view.captures])
         assert torch.cat(list(attack(lied, labels="idlg").labels.values())).equal(y)
-
-    def test_labels_are_a_need_only_where_they_are_granted(self) -> None:
-        for spec in (spec for spec in sparring_plugins() if "labels" in spec.config.model_fields):
-            reader = spec.reader  # type: ignore[attr-defined]
-            assert Knows("labels") in reader.facts(spec.config()).needs
-            assert reader.facts(spec.config(labels="idlg")).needs == (Knows("architecture"),)  # type: ignore[call-arg]
-            assert reader.tap(spec.config()).rounds == (0,)
-
-
-def convnet_8() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(1, 16, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 16, 10))
 
 
 class TestLbfgs:

@@ -1,0 +1,86 @@
+"""Gradient matching by Adam inside the box [0, 1], all starts of all captures at once: what two attacks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparring.context import Setup
+from sparring.views import AggregateView, Reconstruction, UpdateView
+from sparring_inversion.matching import Look, Snapshots, Stack, said
+
+REPORTS = 100
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is minimised and how: ``mismatch`` [S] of gradients, which also chooses among starts, plus ``penalty`` [S] of x.
+
+    ``start``: the starts [restarts, B, ...] of one capture, drawn on the CPU. ``rate``: the learning rate's factor at a step.
+    ``signed``: Adam sees the sign of the slope.
+    """
+
+    iterations: int
+    restarts: int
+    lr: float
+    betas: tuple[float, float]
+    signed: bool
+    snapshots: int
+    rate: Callable[[int], float]
+    start: Callable[[Stack, torch.Generator], Tensor]
+    mismatch: Callable[[Look, Stack], Tensor]
+    penalty: Callable[[Stack], Callable[[Tensor, Look], Tensor]]
+
+
+def descend(view: UpdateView | AggregateView, every: Sequence[Stack], recipe: Recipe, ctx: Setup) -> Reconstruction:
+    """The reconstructions of every capture in stacks; ``loss`` is the final mismatch, ``cost`` counts gradient evaluations.
+
+    A capture of norm 0 has nothing to match: its start is returned.
+    """
+    found = Reconstruction(0.0, {}, {}, {}, {})
+    evaluations, done = 0, 0
+    for part in [part for stack in every for part in stack.chunks(recipe.restarts)]:
+        evaluations += _descend(part, recipe, found, ctx, done / len(view.captures), len(part) / len(view.captures))
+        done += len(part)
+    return Reconstruction(float(evaluations), found.inputs, found.labels, found.loss, found.progress, notes=said(every))
+
+
+def _descend(stack: Stack, recipe: Recipe, found: Reconstruction, ctx: Setup, at: float, share: float) -> int:
+    iterations, restarts = recipe.iterations, recipe.restarts
+    x = torch.cat([recipe.start(stack, ctx.generator(capture.client)) for capture in stack.captures]).to(stack.captures[0].row)
+    everything = stack.repeated(restarts)
+    snapshots = Snapshots(recipe.snapshots, iterations)
+    adam = torch.optim.Adam([x], lr=recipe.lr, betas=recipe.betas)
+    schedule = torch.optim.lr_scheduler.LambdaLR(adam, recipe.rate)
+    penalty = recipe.penalty(everything)
+    live = (everything.norms > 0).to(x.dtype)
+    for step in range(1, iterations + 1):
+        x.requires_grad_()
+        look = everything.look(x)
+        loss = recipe.mismatch(look, everything)
+        (slope,) = torch.autograd.grad((live * (loss + penalty(x, look))).sum(), x)
+        x.requires_grad_(False)
+        x.grad = slope.sign_() if recipe.signed else slope
+        adam.step()
+        schedule.step()
+        x.clamp_(0, 1)
+        snapshots.see(step, x)
+        if step % max(1, iterations // REPORTS) == 0:
+            ctx.progress(
+                f"inverting {len(stack)} gradients, loss {float(loss.detach().mean()):.2g}", at + share * step / iterations
+            )
+    final_loss = recipe.mismatch(everything.look(x), everything).detach()
+    chosen = final_loss.nan_to_num(torch.inf).view(len(stack), restarts).argmin(1)
+    for i, key in enumerate(stack.keys):
+        row = i * restarts + int(chosen[i])
+        found.inputs[key], found.labels[key] = x[row].clone(), stack.labels[i]
+        found.loss[key], found.progress[key] = float(final_loss[row]), snapshots.of(row)
+    return len(everything) * (iterations + 1)
+
+
+def clamped_normal(restarts: int, stack: Stack, generator: torch.Generator) -> Tensor:
+    """Starts [restarts, B, ...] of one capture: N(0, 1), clamped to [0, 1]."""
+    return torch.randn((restarts, *stack.inputs), generator=generator).clamp_(0, 1)

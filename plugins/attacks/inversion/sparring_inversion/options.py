@@ -1,0 +1,45 @@
+"""What every gradient inversion is told, needs and taps; fields that several of them share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from sparring.facts import Knows
+from sparring.signature import ALL, Signature
+from sparring.specs import Config
+from sparring.taps import Tap
+
+RoundIndex = Annotated[int, Field(ge=0, le=10**6)]
+
+
+class InversionConfig(Config):
+    """What every gradient inversion is told: which rounds it reads, and whence it has the labels."""
+
+    rounds: tuple[RoundIndex, ...] = Field((0,), min_length=1, max_length=64, description="rounds whose updates are attacked")
+    reads: Literal["update", "update-or-aggregate"] = Field(
+        "update", description="single updates only, or sums of several where single ones are hidden (with little hope)"
+    )
+    labels: Literal["granted", "idlg", "yin", "wainakh", "geng", "bias"] = Field(
+        "granted", description="labels: granted by the threat model, or recovered from the gradient of the last layer"
+    )
+    snapshots: int = Field(8, ge=0, le=64, description="intermediate reconstructions that are kept, at equal distances")
+
+
+QUASI_NEWTON_ITERATIONS: Any = Field(300, ge=1, le=10_000, description="steps of L-BFGS per start")
+FURTHER_STARTS: Any = Field(4, ge=0, le=64, description="further starts for captures whose optimisation diverged")
+STEP: Any = Field(1.0, gt=0, le=1, description="step length of L-BFGS")
+HISTORY: Any = Field(100, ge=1, le=500, description="curvature pairs that L-BFGS keeps")
+
+
+def needs(config: InversionConfig) -> Signature:
+    """The architecture always; labels where they are granted; where they are counted, the scale of a row too."""
+    told = (Knows("labels"),) if config.labels == "granted" else ()
+    scaled = (Knows("local-settings"),) if config.labels in ("geng", "bias") else ()
+    return Signature(needs=(Knows("architecture"), *told, *scaled), keeps=ALL)
+
+
+def tap(config: InversionConfig) -> Tap:
+    """The rounds that are read, and whether aggregates are."""
+    return Tap(views=("update",) if config.reads == "update" else ("update", "aggregate"), rounds=config.rounds)
