@@ -99,6 +99,11 @@ class Recorder:
         client = number if self.view == "update" else None
         behind = self.behind(round_, client)
         sent = self.planted.get((round_, client))
+        layout = sent.layout if sent else self.built.layout
+        if len(row) != layout.size:
+            raise CheckpointError(
+                f"round {round_} was tapped with a planted model, which is lost when a run stops; run again without --resume"
+            )
         knows = "labels" in self.built.resolved.knows
         return Capture(
             round=round_,
@@ -107,7 +112,7 @@ class Recorder:
             if client is not None
             else tensors["parameters"],
             row=row,
-            layout=sent.layout if sent else self.built.layout,
+            layout=layout,
             plan=sent.plan if sent else self.built.plan,
             count=1 if client is not None else number,
             examples=len(behind),

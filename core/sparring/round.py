@@ -132,6 +132,14 @@ def _broadcast(built: Built, state: State, ctx: Round, books: Books) -> Broadcas
     odd = [client for client, own in broadcast.overrides.items() if own.layout != broadcast.layout]
     if odd:
         raise EffectError(f"client {odd[0]} is sent a model of another layout than the others; send all of them that layout")
+    added = broadcast.layout.size != state.layout.size
+    kept = {(s.name, s.shape) if added else s for s in broadcast.layout.segments}
+    lost = [s.name for s in state.layout.segments if ((s.name, s.shape) if added else s) not in kept]
+    if lost:
+        raise EffectError(
+            f"the model that is sent has no '{lost[0]}' of the shape or in the place of the global model's; plant modules "
+            "beside its own, whose names and shapes must stay"
+        )
     return broadcast
 
 

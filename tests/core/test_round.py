@@ -9,7 +9,7 @@ from typing import Any, Literal, final
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparring.aggregate import WeightedMean
 from sparring.claims import GaussianEvent
@@ -17,6 +17,7 @@ from sparring.context import Context, Round, Setup
 from sparring.errors import ConfigError, EffectError, NumericalError, RoundAborted
 from sparring.facts import Knows
 from sparring.hookspecs import hookimpl
+from sparring.layout import Layout
 from sparring.local import Batch, LocalContext, LocalPlan
 from sparring.roles import Aggregator, Defence, PassiveAttack, Stateful
 from sparring.round import plan_rounds
@@ -176,6 +177,16 @@ def test_a_broadcast_of_two_layouts_is_refused(offer: Offer) -> None:
 
     offer(attack("plant", Site.BROADCAST, plant))
     with pytest.raises(EffectError, match="client 2 is sent a model of another layout"):
+        played(experiment(attacks=["plant"], threat_model={"server": "malicious"}), 1)
+
+
+def test_a_planted_model_that_renames_the_honest_parameters_is_refused(offer: Offer) -> None:
+    def plant(signal: Broadcast, ctx: Round) -> Broadcast:
+        plan = signal.plan.adapted(lambda module: nn.Sequential(nn.Identity(), module))
+        return replace(signal, plan=plan, layout=Layout.of(plan.factory()))
+
+    offer(attack("plant", Site.BROADCAST, plant))
+    with pytest.raises(EffectError, match=r"has no '1\.weight' of the shape or in the place.*plant modules beside its own"):
         played(experiment(attacks=["plant"], threat_model={"server": "malicious"}), 1)
 
 
