@@ -100,7 +100,7 @@ class Recorder:
         behind = self.behind(round_, client)
         sent = self.planted.get((round_, client))
         layout = sent.layout if sent else self.built.layout
-        if len(row) != layout.size:
+        if len(tensors["parameters"]) != layout.size:
             raise CheckpointError(
                 f"round {round_} was tapped with a planted model, which is lost when a run stops; run again without --resume"
             )

@@ -8,6 +8,7 @@ from typing import final
 
 import torch
 from sparring_inversion.inverting_gradients import InvertingGradients
+from sparring_inversion.matching import scale_of
 from sparring_inversion.plugin import InvertingGradientsConfig
 
 from sparring.context import Context, Round, Setup
@@ -18,7 +19,7 @@ from sparring.roles import ActiveAttack, PassiveAttack
 from sparring.signals import Broadcast
 from sparring.views import AggregateView, Capture, Reconstruction, UpdateView
 from sparring_active_inversion.plugin import FishingConfig
-from sparring_active_inversion.reading import GREY, UNKNOWN, foreign, scale
+from sparring_active_inversion.reading import GREY, UNKNOWN, foreign
 
 
 @final
@@ -81,7 +82,7 @@ class Haul(PassiveAttack[UpdateView | AggregateView]):
             found.inputs[key] = capture.row.new_full((B, *shape), GREY)
             found.labels[key] = torch.full((B,), UNKNOWN, device=capture.row.device)
             found.loss[key] = 1.0
-            n = self._count(capture, scale(view, capture))
+            n = self._count(capture, scale_of(capture, view))
             if n is None:
                 notes.append(foreign(capture))
             elif n > 0:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
+from sparring_inversion.matching import scale_of
 from torch import Tensor, nn
 
 from sparring.local import embed
@@ -39,7 +39,7 @@ def read_all(view: UpdateView | AggregateView, read: Read) -> Reconstruction:
         kept = candidates[:B].reshape(-1, *shape).to(capture.row).clamp(0, 1)
         missing = B - len(kept)
         found.inputs[key] = torch.cat([kept, kept.new_full((missing, *shape), GREY)])
-        known = labels(capture, kept, scale(view, capture))
+        known = labels(capture, kept, scale_of(capture, view))
         found.labels[key] = torch.cat([known, known.new_full((missing,), UNKNOWN)])
         found.loss[key] = missing / max(B, 1)
     cost = float(max(1, len(view.captures)))
@@ -49,15 +49,6 @@ def read_all(view: UpdateView | AggregateView, read: Read) -> Reconstruction:
 def foreign(capture: Capture) -> str:
     """What there is to say of a capture that answers another model."""
     return f"round {capture.round}: the model that was sent is not this attack's: there is nothing to read"
-
-
-def scale(view: UpdateView | AggregateView, capture: Capture) -> float:
-    """By what a row exceeds the gradient of the mean loss, where the clients' settings are granted; else 1."""
-    settings = view.settings
-    if settings is None or settings.algorithm == "fedsgd":
-        return 1.0
-    size = max(1, math.ceil(capture.examples / capture.count))
-    return settings.lr * (settings.steps or settings.epochs * math.ceil(size / (settings.batch_size or size)))
 
 
 def plausible(candidates: Tensor) -> Tensor:
@@ -88,4 +79,4 @@ def labels(capture: Capture, inputs: Tensor, size: float = 1.0) -> Tensor:
     return Y.argmax(1)
 
 
-__all__ = ["GREY", "ROUNDING", "UNKNOWN", "foreign", "labels", "plausible", "read_all", "scale"]
+__all__ = ["GREY", "ROUNDING", "UNKNOWN", "foreign", "labels", "plausible", "read_all"]

@@ -35,7 +35,7 @@ def images(n: int, seed: int) -> torch.Tensor:
 def test_an_input_alone_in_its_bin_comes_out_exactly_and_with_its_label(seed: int, B: int) -> None:
     """Brightness at the middles of distinct bins, so that every input is alone.
 
-    In float32 about one input in 700 has a gradient too small to tell its bin: it stays grey, with label -1.
+    In float32 those whose gradient is no more than 1e-4 of the largest may be lost to rounding: one of 720 was, at 3e-5.
     """
     c = torch.arange(1, 14, dtype=torch.float64) / 14
     middles = BINS.mean + BINS.deviation * 2**0.5 * torch.erfinv(2 * c - 1)
@@ -43,7 +43,10 @@ def test_an_input_alone_in_its_bin_comes_out_exactly_and_with_its_label(seed: in
     x = x - x.mean((1, 2, 3), keepdim=True) + middles[:B].view(-1, 1, 1, 1).float()
     y = torch.arange(B) % SHAPE.classes
     capture = answers(Imprint(BINS), x, y, seed)
-    assert exact(quality(ReadImprint(BINS), capture, x)) >= 1 - 1 / max(B, 2)
+    slopes = capture.layout.split(capture.row.double(), "parameter")["imprint_bias"]
+    clear = int(((slopes[:-1] - slopes[1:]).abs() > 1e-4 * slopes.abs().max()).sum())
+    assert B - 1 <= clear <= B
+    assert exact(quality(ReadImprint(BINS), capture, x)) >= clear / B > 0
     labels = found(ReadImprint(BINS), capture).labels[0, IDS[0]]
     inputs = found(ReadImprint(BINS), capture).inputs[0, IDS[0]]
     order = torch.cdist(inputs.flatten(1), x.flatten(1)).argmin(1)

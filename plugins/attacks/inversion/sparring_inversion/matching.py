@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -23,17 +23,14 @@ BUDGET = 1 << 25
 
 Where = tuple[int, int | None]
 Gradient = dict[str, Tensor]
-Moments = dict[str, tuple[Tensor, Tensor]]
-"""Means and unbiased variances over the batch, each [S, C], of what enters each BatchNorm layer, by the layer's name."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the model makes of dummies [S, B, ...]: gradients of the mean loss, each [S, ...], the ``loss`` [S], moments."""
+    """What the model makes of dummies [S, B, ...]: gradients of the mean loss, each [S, ...], and that ``loss`` [S]."""
 
     gradient: Gradient
     loss: Tensor
-    moments: Moments
 
 
 @dataclass(frozen=True)
@@ -83,22 +80,15 @@ class Stack:
         first = self.captures[0]
         module = first.module().to(first.row.device).requires_grad_(False)
         theta = dict(first.layout.split(first.parameters, "parameter"))
-        seen: Moments = {}
-        for name, layer in module.named_modules():
+        for layer in module.modules():
             if isinstance(layer, _BatchNorm):
-                _of_the_batch(layer, name, seen)
+                layer.running_mean = layer.running_var = layer.num_batches_tracked = None
 
-        def objective(theta: Gradient, x: Tensor, y: Tensor) -> tuple[Tensor, Moments]:
-            seen.clear()
-            return self.loss(Functional(module, theta), Batch(x, y)).mean(), dict(seen)
+        def objective(theta: Gradient, x: Tensor, y: Tensor) -> Tensor:
+            return self.loss(Functional(module, theta), Batch(x, y)).mean()
 
-        stacked = vmap(grad_and_value(objective, has_aux=True), in_dims=(None, 0, 0))
-
-        def look(x: Tensor) -> Look:
-            gradient, (loss, moments) = stacked(theta, x, self.labels)
-            return Look(gradient, loss, moments)
-
-        return look
+        stacked = vmap(grad_and_value(objective), in_dims=(None, 0, 0))
+        return lambda x: Look(*stacked(theta, x, self.labels))
 
     def gradient(self, x: Tensor) -> Gradient:
         """Of dummies [S, B, ...], the gradients of the mean loss by parameter name, each [S, ...], with a graph to those."""
@@ -118,17 +108,6 @@ class Stack:
         size = max(1, BUDGET // (copies * max(1, self.captures[0].layout.parameters)))
         for at in range(0, len(self), size):
             yield self.take(range(at, min(at + size, len(self))))
-
-
-def _of_the_batch(layer: _BatchNorm, name: str, seen: Moments) -> None:
-    """Let a layer use its input's own statistics, and note them in ``seen``, whatever the module's mode."""
-    layer.running_mean = layer.running_var = layer.num_batches_tracked = None
-
-    def note(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        axes = [axis for axis in range(args[0].dim()) if axis != 1]
-        seen[name] = args[0].mean(axes), args[0].var(axes)
-
-    layer.register_forward_pre_hook(note)
 
 
 def squared(gradient: Gradient) -> Tensor:
