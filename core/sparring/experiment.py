@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sparring.errors import CheckpointError, CompositionError, ConfigError, EffectError, NumericalError
-from sparring.files import write_bytes
+from sparring.files import slug, write_bytes
 from sparring.resolve import Resolved, resolve
 from sparring.schema import File, validated
 
@@ -193,11 +192,6 @@ class _Runs:
         self.known[key] = run.id
         write_bytes(self.path, json.dumps(self.known).encode())
         return run
-
-
-def slug(name: str) -> str:
-    """A file name for a cell."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "cell"
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

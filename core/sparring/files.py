@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from sparring.errors import CheckpointError
+
+
+def slug(name: str) -> str:
+    """A file name for a cell."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "cell"
 
 
 @contextlib.contextmanager

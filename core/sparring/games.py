@@ -3,97 +3,17 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from sparring.errors import NumericalError
-from sparring.likeness import assigned, likeness, psnr, recovered
-from sparring.objectives import Objective
-from sparring.signals import Examples
-from sparring.views import Finding, Reconstruction, Scores
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A value with its null baseline and, where it was estimated, a 95 % interval."""
-
-    value: float
-    baseline: float | None = None
-    interval: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """An objective beside what the released model answers: to its inputs [m], and to the test examples [N] of true ``labels``.
-
-    ``tests``: the inputs of those. ``success``: the rate after each evaluated round. ``window``: the first and the last round
-    of the attack; None: all.
-    """
-
-    objective: Objective
-    answers: Tensor
-    predicted: Tensor
-    labels: Tensor
-    success: Sequence[tuple[int, float]]
-    tests: Tensor | None = None
-    window: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What a game knows and no attack sees.
-
-    ``examples``: the private data behind each capture, keyed by (round, client). ``mean``: the mean training input.
-    ``accuracy``: test accuracy after each evaluated round. ``majority``: the share of the largest test class. ``member``: [m].
-    ``wanted``: what the attack wants of the model, and what it got. ``decoys`` [m, ...]: inputs of the same kind that no
-    capture is made of.
-    """
-
-    examples: Mapping[tuple[int, int | None], Examples] = field(default_factory=dict)
-    mean: Tensor | None = None
-    accuracy: Sequence[float] = ()
-    majority: float = 0.0
-    member: Tensor | None = None
-    wanted: Wanted | None = None
-    decoys: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Score:
-    """The measures of a finding, the one that stands in the table first, and originals beside reconstructions.
-
-    ``mean``: the mean input, for pictures.
-    """
-
-    headline: str
-    measures: Mapping[str, Measure]
-    pairs: Sequence[tuple[Tensor, Tensor]] = ()
-    mean: Tensor | None = None
-
+from sparring.likeness import assigned, likeness, psnr, recovered, voted
+from sparring.scoring import Game, Measure, Score, Truth, Wanted, interval, wilson
+from sparring.views import Finding, Reconstruction, Representatives, Scores
 
 LASTING = 0.5
 """Success below which a backdoor is taken for forgotten."""
-
-
-class Game(ABC):
-    """Scores a finding against the truth."""
-
-    @abstractmethod
-    def score(self, finding: Finding | None, truth: Truth) -> Score:
-        """Measures with baselines; ``finding`` is None for attacks that only act."""
-
-
-def interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """A 95 % normal interval of the mean; None below two values."""
-    if len(values) < 2:
-        return None
-    t = torch.tensor(values, dtype=torch.float64)
-    half = 1.96 * float(t.std()) / math.sqrt(len(values))
-    return float(t.mean()) - half, float(t.mean()) + half
 
 
 class ReconstructionGame(Game):
@@ -111,6 +31,7 @@ class ReconstructionGame(Game):
             raise TypeError(f"a reconstruction game scores a Reconstruction, got {type(finding).__name__}")
         values: dict[str, list[float]] = {}
         pairs: list[tuple[Tensor, Tensor]] = []
+        frames: list[list[tuple[int, Tensor]]] = []
         for key, found in finding.inputs.items():
             original = truth.examples[key]
             if not bool(torch.isfinite(found).all()):
@@ -119,6 +40,7 @@ class ReconstructionGame(Game):
             for i, j in assigned(found, original.x):
                 x, reference = found[i].detach().cpu(), original.x[j].cpu()
                 pairs.append((reference, x))
+                frames.append([(done, kept[i].cpu()) for done, kept in finding.progress.get(key, ())])
                 label = float((finding.labels[key][i].cpu() == original.y[j].cpu()).double().mean())
                 for name, value in {**likeness(x, reference, truth.mean, truth.decoys), "label": label}.items():
                     values.setdefault(name, []).append(value)
@@ -140,11 +62,55 @@ class ReconstructionGame(Game):
         }
         measures = {name: Measure(average[name], beside[name], interval(values[name])) for name in beside if name in average}
         measures |= {f"psnr_{BASELINES[name]}": Measure(average[name]) for name in BASELINES if name in average}
-        return Score("psnr", measures, pairs, truth.mean)
+        return Score("psnr", measures, pairs, truth.mean, frames)
 
 
 BASELINES = {"grey": "grey_image", "mean": "mean_image", "prior": "prior_only"}
 """The PSNR of what needs no capture, by the measure's name."""
+
+
+class ModelInversionGame(Game):
+    """How often an independent evaluator knows what was found of a class for that class, and how like the class's mean it is.
+
+    The evaluator is the vote of the 5 nearest private examples: it shares neither weights nor architecture with the model that
+    was attacked, so that what only fools that model counts for nothing. Its own accuracy, on examples that no client holds,
+    says what its word is worth. One picture for all classes is recognised 1 time in K: that is the baseline, also of
+    ``retrieval``, how often the mean of the class is nearer than that of any other. ``psnr`` is to the mean of the class.
+    """
+
+    def score(self, finding: Finding | None, truth: Truth) -> Score:
+        if not isinstance(finding, Representatives) or truth.private is None or truth.tests is None:
+            raise TypeError("a model-inversion game scores Representatives against private examples")
+        private, tests = truth.private, truth.tests
+        known, flat = private.x.cpu(), private.y.cpu()
+        classes = flat.unique().tolist()
+        means = {label: known[flat == label].mean(0) for label in classes}
+        hits, values, pairs, frames = [], dict[str, list[float]](), [], []
+        for label, found in finding.inputs.items():
+            if not bool(torch.isfinite(found).all()):
+                raise NumericalError(f"what was found of class {label} holds NaN or Inf; lower the attack's step size")
+            images = found.detach().cpu()
+            hits += (voted(images, known, flat) == label).tolist()
+            for x in images if label in means else ():
+                pairs.append((means[label], x))
+                frames.append(
+                    [(done, kept.cpu()) for done, kept in finding.progress.get(label, ())] if len(images) == 1 else []
+                )
+                nearest = min(classes, key=lambda other: float(torch.dist(x, means[other])))
+                sights = {**likeness(x, means[label], truth.mean), "retrieval": float(nearest == label)}
+                for name, value in sights.items():
+                    values.setdefault(name, []).append(value)
+        average = {name: sum(v) / len(v) for name, v in values.items()}
+        chance = 1 / len(classes)
+        right = (voted(tests.x.cpu(), known, flat) == tests.y.cpu()).double()
+        beside = {"psnr": max((average[n] for n in BASELINES if n in average), default=None), "ssim": None, "retrieval": chance}
+        measures = {
+            "recognised": Measure(sum(hits) / len(hits), chance, wilson(sum(hits), len(hits))),
+            "evaluator_accuracy": Measure(float(right.mean()), truth.majority),
+            **{name: Measure(average[name], beside[name], interval(values[name])) for name in beside if name in average},
+            **{f"psnr_{BASELINES[name]}": Measure(average[name]) for name in BASELINES if name in average},
+        }
+        return Score("recognised", measures, pairs, truth.mean, frames, "mean of the class")
 
 
 class PoisoningGame(Game):
@@ -258,18 +224,9 @@ def _untriggered(w: Wanted) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def wilson(hits: int, trials: int) -> tuple[float, float] | None:
-    """A 95 % interval of a share (Wilson, 1927); None without trials."""
-    if not trials:
-        return None
-    z, p = 1.96, hits / trials
-    centre, scale = p + z * z / (2 * trials), 1 + z * z / trials
-    half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
-    return (centre - half) / scale, (centre + half) / scale
-
-
 GAMES: dict[str, type[Game]] = {
     "reconstruction": ReconstructionGame,
+    "model-inversion": ModelInversionGame,
     "membership": MembershipGame,
     "poisoning": PoisoningGame,
     "backdoor": BackdoorGame,

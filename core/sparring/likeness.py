@@ -35,6 +35,15 @@ def recovered(found: Tensor, truth: Tensor) -> float:
     return float(sum(min(int(a), int(b)) for a, b in both)) / truth.numel()
 
 
+def voted(x: Tensor, known: Tensor, labels: Tensor, k: int = 5) -> Tensor:
+    """The labels [m] that the ``k`` nearest of the ``known`` inputs give to ``x`` [m, ...]; the nearest decides a tie."""
+    near = torch.cdist(x.flatten(1), known.flatten(1)).topk(min(k, len(known)), largest=False).indices
+    # The bonuses of all ranks but the first sum to less than the first's, and together they make less than a vote.
+    bonus = 0.5 ** torch.arange(2, near.shape[1] + 2, dtype=torch.float64, device=x.device)
+    votes = torch.zeros(len(x), int(labels.max()) + 1, dtype=torch.float64, device=x.device)
+    return votes.scatter_add_(1, labels[near], (1 + bonus).expand(near.shape)).argmax(1)
+
+
 def likeness(x: Tensor, reference: Tensor, mean: Tensor | None = None, decoys: Tensor | None = None) -> dict[str, float]:
     """How like an original a reconstruction is, and what is like it without one."""
     found = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import torch
@@ -16,12 +15,14 @@ from torch import Tensor
 from sparring.build import Built
 from sparring.errors import BudgetSpent, CheckpointError
 from sparring.files import write_bytes
-from sparring.games import Truth
 from sparring.groups import HONEST
+from sparring.keys import Key
 from sparring.layout import Layout
 from sparring.live import LiveAttack
+from sparring.scoring import Truth
 from sparring.signals import Broadcast, Examples, Release, Responses, State, Updates
 from sparring.sites import Site
+from sparring.specs import AttackSpec
 from sparring.taps import Tap
 from sparring.train import client_of, generator
 from sparring.views import AggregateView, Capture, LocalSettings, ModelView, QueryView, UpdateView, View
@@ -30,6 +31,8 @@ POOL = 1000
 """Candidates of each kind, members and non-members, in a membership game."""
 DECOYS = 1000
 """Test inputs among which a reconstruction must find its victim."""
+PRIVATE = 10_000
+"""Private examples, at most, of a model-inversion game, and test examples that say how good its evaluator is: a tenth."""
 
 
 def group_of(built: Built, client: int, round_: int) -> str:
@@ -169,8 +172,7 @@ def budgeted(predict: Callable[[Tensor], Tensor], budget: int | None) -> Callabl
 def candidates(built: Built) -> tuple[Examples, Tensor]:
     """Equal numbers of training and test examples, shuffled, and which are members."""
     key = built.setup.key.child("game", "membership")
-    inside = [built.work.data.clients[i] for i in built.groups[HONEST]]
-    members = Examples(torch.cat([e.x for e in inside]), torch.cat([e.y for e in inside]))
+    members = _held(built)
     outside = built.data.test
     count = min(POOL, len(members), len(outside))
     draw = key.generator()
@@ -178,6 +180,16 @@ def candidates(built: Built) -> tuple[Examples, Tensor]:
     order = torch.randperm(2 * count, generator=draw)
     pool = Examples(torch.cat([e.x for e in chosen]), torch.cat([e.y for e in chosen]))
     return pool.take(order), order < count
+
+
+def _held(built: Built) -> Examples:
+    """Everything that the honest clients hold."""
+    inside = [built.work.data.clients[i] for i in built.groups[HONEST]]
+    return Examples(torch.cat([e.x for e in inside]), torch.cat([e.y for e in inside]))
+
+
+def _some(examples: Examples, most: int, key: Key) -> Examples:
+    return examples.take(torch.randperm(len(examples), generator=key.generator())[:most])
 
 
 def view_of(name: str, built: Built, recorder: Recorder, state: State, layout: Layout) -> View:
@@ -188,8 +200,7 @@ def view_of(name: str, built: Built, recorder: Recorder, state: State, layout: L
         return UpdateView(shape, loss, recorder.captures(), settings(built))
     if name == "aggregate":
         return AggregateView(shape, loss, recorder.captures(), settings(built))
-    game: Any = built.resolved
-    pool = candidates(built)[0] if any(a.spec.game == "membership" for a in game.attacks) else None
+    pool = candidates(built)[0] if _plays(built, "membership") else None
     x, y = (pool.x, pool.y) if pool else (None, None)
     predict = predictor(built, state, recorder.attack.label)
     if name == "model":
@@ -208,6 +219,16 @@ def truth_of(built: Built, recorder: Recorder | None, accuracy: list[float]) -> 
     examples = {}
     if recorder is not None and recorder.view in ("update", "aggregate"):
         examples = {(c.round, c.client): recorder.behind(c.round, c.client) for c in recorder.captures()}
-    member = candidates(built)[1] if any(getattr(a.spec, "game", "") == "membership" for a in built.resolved.attacks) else None
+    member = candidates(built)[1] if _plays(built, "membership") else None
+    private = tests = None
+    if _plays(built, "model-inversion"):
+        key = built.setup.key.child("game", "model-inversion")
+        private = _some(_held(built), PRIVATE, key.child("private"))
+        tests = _some(built.data.test, PRIVATE // 10, key.child("tests"))
     decoys = built.data.test.x[:DECOYS]
-    return Truth(examples, built.data.train.x.mean(0), accuracy, majority, member, decoys=decoys)
+    mean = built.data.train.x.mean(0)
+    return Truth(examples, mean, accuracy, majority, member, decoys=decoys, private=private, tests=tests)
+
+
+def _plays(built: Built, game: str) -> bool:
+    return any(isinstance(chosen.spec, AttackSpec) and chosen.spec.game == game for chosen in built.resolved.attacks)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sparring.files import write_bytes
-from sparring.games import Score
+from sparring.files import slug, write_bytes
 from sparring.likeness import psnr
 from sparring.pictures import PictureRow, contact_sheet
 from sparring.resolve import Resolved
 from sparring.run import Outcome, as_json
+from sparring.scoring import Score
 
 if TYPE_CHECKING:
     from sparring.tracking import Run
@@ -142,9 +142,13 @@ def publish(outcomes: Sequence[Outcome], folder: Path, run: Run) -> tuple[Path, 
         path = folder / "pictures" / f"{label}.png"
         sheet = [*_sheet(label, outcomes)]
         if sheet:
-            path.parent.mkdir(parents=True, exist_ok=True)
             pictures.append(contact_sheet(sheet, path))
-            run.file(path, "pictures")
+        for outcome in outcomes:
+            film = _film(outcome.scores.get(label))
+            if film:
+                pictures.append(contact_sheet(film, path.with_name(f"{label}, progress, {slug(outcome.name)}.png")))
+    for path in pictures:
+        run.file(path, "pictures")
     return tuple(pictures)
 
 
@@ -154,7 +158,7 @@ def _sheet(label: str, outcomes: Sequence[Outcome]) -> list[PictureRow]:
     originals = [original for original, _ in scored[0].scores[label].pairs][:SHOWN_AT_MOST]
     if not originals or originals[0].dim() != 3:
         return []
-    sheet = [PictureRow("original", originals, [""] * len(originals))]
+    sheet = [PictureRow(scored[0].scores[label].original, originals, [""] * len(originals))]
     for outcome in outcomes:
         if label not in outcome.sights:
             continue
@@ -168,6 +172,22 @@ def _sheet(label: str, outcomes: Sequence[Outcome]) -> list[PictureRow]:
     mean = scored[0].scores[label].mean
     if mean is not None:
         sheet.append(PictureRow("mean image", [mean] * len(originals), _captions([mean] * len(originals), originals)))
+    return sheet
+
+
+def _film(score: Score | None) -> list[PictureRow]:
+    """A row for each moment that an attack kept, under the originals: how a reconstruction comes about."""
+    if score is None:
+        return []
+    shown = [(own, frames) for (own, _), frames in zip(score.pairs, score.frames, strict=False) if frames and own.dim() == 3]
+    shown = shown[:SHOWN_AT_MOST]
+    moments = [done for done, _ in shown[0][1]] if shown else []
+    originals = [own for own, _ in shown]
+    sheet = [PictureRow(score.original, originals, [""] * len(originals))] if moments else []
+    for done in moments:
+        images = [dict(frames).get(done) for _, frames in shown]
+        captions = ["" if x is None else f"{psnr(x, own):.1f} dB" for x, own in zip(images, originals, strict=True)]
+        sheet.append(PictureRow(f"after {done} iterations", images, captions, absent="ended"))
     return sheet
 
 

@@ -18,7 +18,7 @@ from sparring import checkpoint, saving
 from sparring.build import Built
 from sparring.claims import Event
 from sparring.errors import EffectError, NumericalError
-from sparring.games import GAMES, Score, Wanted
+from sparring.games import GAMES
 from sparring.groups import HONEST
 from sparring.live import LiveAttack
 from sparring.measure import Books, Cost
@@ -26,6 +26,7 @@ from sparring.objectives import Objective
 from sparring.protection import claims
 from sparring.record import Recorder, truth_of, view_of
 from sparring.round import plan_rounds, play
+from sparring.scoring import Score, Wanted
 from sparring.signals import Broadcast, Examples, Release, State, Updates
 from sparring.specs import AttackSpec
 from sparring.views import Reconstruction

@@ -19,7 +19,7 @@ API = 1
 """The version of the contract that this core offers. Payloads gain fields without a new number; specs of others are refused."""
 
 Acts = Literal["always", "may", "never"]
-Game = Literal["reconstruction", "membership", "poisoning", "backdoor", "subgroup"]
+Game = Literal["reconstruction", "model-inversion", "membership", "poisoning", "backdoor", "subgroup"]
 
 
 class Config(BaseModel):

@@ -169,6 +169,17 @@ class Reconstruction(Finding):
 
 
 @dataclass(frozen=True)
+class Representatives(Finding):
+    """What a model takes for typical of its classes: inputs [n, ...] in [0, 1] by class.
+
+    ``progress``: by class, what there was [n, ...] after so many iterations.
+    """
+
+    inputs: Mapping[int, Tensor]
+    progress: Mapping[int, Sequence[tuple[int, Tensor]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Scores(Finding):
     """A score [m] for each candidate of the view; higher means more likely a member."""
 

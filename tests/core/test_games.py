@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparring.errors import NumericalError
-from sparring.games import MembershipGame, PoisoningGame, ReconstructionGame, Truth, interval
-from sparring.likeness import psnr
+from sparring.games import MembershipGame, ModelInversionGame, PoisoningGame, ReconstructionGame
+from sparring.likeness import psnr, voted
+from sparring.scoring import Truth, interval
 from sparring.signals import Examples
-from sparring.views import Finding, Reconstruction, Scores
+from sparring.views import Finding, Reconstruction, Representatives, Scores
 
 KEY = (0, 3)
 
@@ -142,3 +143,43 @@ def test_poisoning_reports_the_final_and_the_best_accuracy() -> None:
 def test_an_interval_is_normal_and_needs_two_values() -> None:
     assert interval([3.0]) is None
     assert interval([1.0, 3.0]) == pytest.approx((2 - 1.96, 2 + 1.96))
+
+
+def classes_of(n: int = 4, each: int = 6) -> Examples:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(n).repeat(each)
+    return Examples((torch.rand(n, 1, 6, 6, generator=generator)[y] + 0.02 * torch.randn(n * each, 1, 6, 6)).clamp(0, 1), y)
+
+
+def inverted(found: dict[int, Tensor]) -> dict[str, float]:
+    private = classes_of()
+    truth = Truth(mean=private.x.mean(0), majority=0.25, private=private, tests=private)
+    return {name: m.value for name, m in ModelInversionGame().score(Representatives(1.0, found), truth).measures.items()}
+
+
+def test_the_means_of_the_classes_are_recognised_and_their_neighbours_are_not() -> None:
+    private = classes_of()
+    means = [private.x[private.y == label].mean(0, keepdim=True) for label in range(4)]
+    own, shifted = (inverted({label: means[(label + by) % 4] for label in range(4)}) for by in (0, 1))
+    assert (own["recognised"], own["retrieval"], own["evaluator_accuracy"]) == (1, 1, 1)
+    assert own["psnr"] > own["psnr_mean_image"] + 20
+    assert (shifted["recognised"], shifted["retrieval"]) == (0, 0)
+
+
+@given(st.integers(0, 3))
+def test_one_picture_for_all_classes_is_recognised_once_in_as_many(label: int) -> None:
+    private = classes_of()
+    picture = private.x[private.y == label][:1]
+    assert inverted(dict.fromkeys(range(4), picture))["recognised"] == 0.25
+
+
+def test_what_is_no_number_is_refused_and_its_class_named() -> None:
+    with pytest.raises(NumericalError, match="class 2"):
+        inverted({2: torch.full((1, 1, 6, 6), torch.nan)})
+
+
+def test_a_vote_that_is_tied_goes_to_the_nearest() -> None:
+    known = torch.tensor([[0.0], [0.3], [0.4], [0.9]])
+    labels = torch.tensor([1, 0, 0, 1])
+    assert voted(torch.tensor([[0.1]]), known, labels, k=4).tolist() == [1]
+    assert voted(torch.tensor([[0.1]]), known, labels, k=3).tolist() == [0]

@@ -134,7 +134,7 @@ def _other(signal: Broadcast) -> Broadcast:
 
 class _Game:
     def score(self, finding: Any, truth: Any) -> Any:
-        from sparring.games import Measure, Score
+        from sparring.scoring import Measure, Score
 
         return Score("seen", {"seen": Measure(1.0)})
 

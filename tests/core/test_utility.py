@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from sparring.aggregate import WeightedMean
 from sparring.context import Context, Round, Setup
 from sparring.errors import ConfigError, EffectError
-from sparring.games import BackdoorGame, SubgroupGame, Truth, Wanted, wilson
+from sparring.games import BackdoorGame, SubgroupGame
 from sparring.hookspecs import hookimpl
 from sparring.local import Functional, LocalContext, LocalPlan, embed
 from sparring.objectives import Objective
 from sparring.roles import ActiveAttack, Dataset, Defence, PassiveAttack, Sizing, Stateful, Targeted
 from sparring.run import run_cell
+from sparring.scoring import Truth, Wanted, wilson
 from sparring.signals import Broadcast, ClientData, Cohort, Examples, Updates
 from sparring.signature import ALL, Signature
 from sparring.sites import Site

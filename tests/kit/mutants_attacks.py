@@ -28,7 +28,8 @@ from sparring.specs import (
 )
 from sparring.taps import Tap
 from sparring.testing.fixtures import tiny_layout, tiny_plan
-from sparring.views import QueryView, Reconstruction, Scores, UpdateView
+from sparring.testing.inverted import victim
+from sparring.views import ModelView, QueryView, Reconstruction, Representatives, Scores, UpdateView
 from tests.kit.making import ROWS, Made, attack, idle, instance_of, mutant
 
 
@@ -221,3 +222,41 @@ def _(broken: bool) -> Made:
 @mutant("membership-repeats")
 def _(broken: bool) -> Made:
     return by_loss("restless" if broken else "")
+
+
+def climber(flaw: str) -> AttackSpec[Any]:
+    """Climbs the logit of each class from grey."""
+
+    class Climber(PassiveAttack[ModelView]):
+        @hookimpl
+        def attack_observe(self, view: ModelView, ctx: Any) -> Representatives:
+            x = torch.full((view.shape.classes, *view.shape.inputs), 0.5)
+            if flaw == "restless":
+                x = x + 0.01 * torch.rand_like(x)
+            own = torch.arange(view.shape.classes)
+            for _ in range(0 if flaw == "idle" else 30):
+                x.requires_grad_()
+                score = view.predict(x).log_softmax(1)[own, own].sum()
+                x = (x + 0.05 * torch.autograd.grad(score, x)[0].sign()).detach().clamp(0, 1)
+            if flaw == "prior":
+                private = victim(0).private
+                x = torch.stack([private.x[private.y == label].mean(0) for label in own])
+            return Representatives(30.0, {label: x[label : label + 1] for label in own.tolist()})
+
+    reader: Reader[Any] = Reader(tap=lambda c: Tap(("model",)), build=lambda c: Climber(), signature=Signature(keeps=ALL))
+    return AttackSpec(api=1, name="attack", config=Empty, summary="an attack", game="model-inversion", reader=reader)
+
+
+@mutant("inversion-control")
+def _(broken: bool) -> Made:
+    return climber("idle" if broken else "")
+
+
+@mutant("inversion-reads-the-model")
+def _(broken: bool) -> Made:
+    return climber("prior" if broken else "")
+
+
+@mutant("inversion-repeats")
+def _(broken: bool) -> Made:
+    return climber("restless" if broken else "")

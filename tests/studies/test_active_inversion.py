@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparring import Experiment
-from sparring.games import Measure
+from sparring.scoring import Measure
 
 CLIENTS, EACH = 4, 8
 ATTACK = {"robbing-the-fed": {"mean": 0.305, "deviation": 0.045, "bins": 1024}}

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sparring.errors import BudgetSpent
-from sparring.games import MembershipGame, Truth
-from sparring.layout import Layout
-from sparring.local import cross_entropy
+from sparring.games import MembershipGame
+from sparring.scoring import Truth
 from sparring.signals import ModelPlan
 from sparring.specs import AttackSpec
 from sparring.testing.fixtures import SHAPE, Tiny, make_setup
-from sparring.testing.kit import Inapplicable, Scope, check, demand
+from sparring.testing.kit import Scope, check, demand
+from sparring.testing.released import released, taught
 from sparring.testing.stage import same
 from sparring.testing.subject import Subject, Trial
-from sparring.views import ModelView, QueryView, Scores
+from sparring.views import Scores
 
 MEMBERS = 80
 HIDDEN = 64
@@ -53,13 +50,8 @@ def overfitted() -> Overfitted:
     member = torch.zeros(4 * MEMBERS, dtype=torch.bool)
     member[:MEMBERS] = True
     with torch.random.fork_rng(devices=[]):
-        module = _plan().factory()
-        optimiser = torch.optim.Adam(module.parameters(), lr=0.03)
-        for _ in range(STEPS):
-            optimiser.zero_grad()
-            nn.functional.cross_entropy(module(x[member]), y[member]).backward()
-            optimiser.step()
-    return Overfitted(module.requires_grad_(False).eval(), x, y, member)
+        module = taught(_plan().factory(), x[member], y[member], STEPS, 0.03)
+    return Overfitted(module, x, y, member)
 
 
 def _infers(s: Subject) -> bool:
@@ -69,34 +61,12 @@ def _infers(s: Subject) -> bool:
 READERS = Scope[Trial](_infers, lambda s: s.quick())
 
 
-def _budgeted(predict: Callable[[Tensor], Tensor], budget: int) -> Callable[[Tensor], Tensor]:
-    spent = 0
-
-    def query(x: Tensor) -> Tensor:
-        nonlocal spent
-        spent += len(x)
-        if spent > budget:
-            raise BudgetSpent(f"{spent} inputs of a budget of {budget}")
-        return predict(x)
-
-    return query
-
-
 def _scores(trial: Trial, index: Tensor, world: int = 0) -> Tensor:
     """The attack's scores of the candidates at ``index``."""
     victim = overfitted()
     x, y = victim.x[index], victim.y[index]
     attack = trial.spec.reader.build(trial.config)
-    layout = Layout.of(victim.module)
-    view: Any
-    if ModelView in attack.views:
-        row = layout.row(victim.module)
-        view = ModelView(SHAPE, cross_entropy, (0,), (row,), layout, _plan(), victim.module, x, y)
-    elif QueryView in attack.views:
-        budget = 1000 * len(x)
-        view = QueryView(SHAPE, cross_entropy, _budgeted(victim.module, budget), budget, x, y)
-    else:
-        raise Inapplicable("it reads neither a model nor its answers")
+    view = released(attack, _plan(), victim.module, 1000 * len(x), x, y)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(world)
         finding = attack.attack_observe(view, make_setup(trial.spec.name))

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from sparring.facts import Knows
-from sparring.games import ReconstructionGame, Score, Truth
+from sparring.games import ReconstructionGame
+from sparring.scoring import Score, Truth
 from sparring.signals import Broadcast, Examples
 from sparring.signature import Signature
 from sparring.sites import Site

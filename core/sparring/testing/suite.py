@@ -15,7 +15,8 @@ from sparring.testing.subject import Example, Subject
 
 MODULES = (
     "packaging", "configs", "declared", "granted", "purity", "state", "updates", "bounds", "server", "edges", "mechanisms",
-    "pairs", "local", "examples", "aggregators", "judging", "active", "targeted", "passive", "membership", "datasets", "models",
+    "pairs", "local", "examples", "aggregators", "judging", "active", "targeted", "passive", "membership", "inverted",
+    "datasets", "models",
     "accountants", "engines", "trainers", "hosts", "gpu", "reference",
 )  # fmt: skip
 Plugins = Callable[[], Iterable[AnySpec]] | ModuleType
