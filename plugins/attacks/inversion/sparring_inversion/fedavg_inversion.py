@@ -33,7 +33,7 @@ class FedavgInversion(PassiveAttack[UpdateView | AggregateView]):
     The training is ``known``, ``guessed`` (plain SGD), or ``searched``: of several guesses that of least mean loss, after
     ``trial`` iterations from the same start, is taken for all captures, and told in ``notes``. Cosine needs no scale: for lots
     of all examples and with H the Hessian, $\Delta(x') / (\eta T) = -g + \frac{1}{2} \eta (T - 1) H g + O(\eta^2)$, so that
-    guesses of about the same $\eta (T - 1)$ have about the same loss, and do about equally well.
+    guesses of about the same $\eta (T - 1)$ have about the same loss.
 
     A client's examples stand in the same lots in every epoch of the simulation: where it draws them anew, even the true inputs
     do not match exactly, and ``notes`` say so.
