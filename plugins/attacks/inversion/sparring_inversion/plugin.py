@@ -1,4 +1,4 @@
-"""Declares the attacks of this distribution; cpl stands in `plugin_matching`, those in closed form in `plugin_analytic`."""
+"""Declares the attacks of this distribution; others are in `plugin_matching` and, in closed form, `plugin_analytic`."""
 
 from __future__ import annotations
 
