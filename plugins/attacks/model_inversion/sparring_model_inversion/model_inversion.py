@@ -30,8 +30,8 @@ class ModelInversion(PassiveAttack[ModelView | QueryView]):
     inputs of a start for a batch. Starts are uniform on [0, 1], the same for all classes, so that the names of classes decide
     nothing. Of the ``restarts`` of a class the one is found whose mean loss L over the rolls by -shift, 0 and shift in both
     directions is least, the earliest of equals: by the attacked model itself, never by the truth. Inputs that are no images
-    are not rolled and have no TV. By queries (``reads: query``): slopes as `Black` has them, and no R_BN; when the budget does not
-    pay for a further step and the choice, the choice is made among what there is by then, with a note.
+    are not rolled and have no TV. By queries (``reads: query``): slopes as `Black` has them, and no R_BN; when the budget does
+    not pay for a further step and the choice, the choice is made among what there is by then, with a note.
 
     Sources: image priors and R_BN: Yin et al., CVPR 2020, 1912.08795; L: Yuan et al., AAAI 2023, 2302.09814 (max-margin) and
     Nguyen et al., CVPR 2023, 2304.01669 (logit); choice by transformed copies: Struppek et al., ICML 2022, 2201.12179. The
@@ -51,10 +51,10 @@ class ModelInversion(PassiveAttack[ModelView | QueryView]):
         if c.statistics and not f.statistics:
             notes.append("no BatchNorm statistics can be read, so that they are no prior here")
         generator = ctx.generator()
+        drawn = torch.randint(-c.shift, c.shift + 1, (c.iterations, 2), generator=generator).tolist()
         start = torch.rand(R, 1, *view.shape.inputs, generator=generator)
         x = start.to(f.like).repeat_interleave(K, 1).flatten(0, 1)
         y = torch.arange(K, device=x.device).repeat(R)
-        drawn = torch.randint(-c.shift, c.shift + 1, (c.iterations, 2), generator=generator).tolist()
         frames, adam = Frames(c.snapshots, c.iterations), torch.optim.Adam([x], lr=c.lr)
         for i, turn in enumerate(drawn if len(turns) > 1 else [(0, 0)] * c.iterations):
             try:
