@@ -25,7 +25,7 @@ def cross_entropy(z: Tensor, y: Tensor) -> Tensor:
 
 
 def max_margin(z: Tensor, y: Tensor) -> Tensor:
-    """The largest other logit minus z_y: below 0 where the class wins (Yuan et al., AAAI 2023, 2302.09814, eq. 6)."""
+    """The largest other logit minus z_y: below 0 where the class wins (Yuan et al., AAAI 2023, 2302.09814)."""
     others = z.scatter(-1, y.expand(z.shape[:-1]).unsqueeze(-1), -torch.inf)
     return others.amax(-1) - _own(z, y)
 

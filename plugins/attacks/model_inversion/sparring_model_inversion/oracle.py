@@ -43,7 +43,7 @@ class White(Oracle):
     With a ``weight`` the slope is that of the loss plus
     $K\,\mathrm{weight} \sum_l \|\mu_l(x) - \hat\mu_l\|_2 + \|\sigma^2_l(x) - \hat\sigma^2_l\|_2$ over the BatchNorm layers l,
     $\hat\mu_l, \hat\sigma^2_l$ their running statistics and $\mu_l, \sigma^2_l$ those of the K inputs of a start, one of each
-    class (Yin et al., CVPR 2020, 1912.08795, eq. 4; K, because losses are summed over inputs, not averaged).
+    class (Yin et al., CVPR 2020, 1912.08795; K, because losses are summed over inputs, not averaged).
     """
 
     def __init__(self, view: ModelView, loss: Loss, weight: float) -> None:
@@ -90,7 +90,7 @@ class Black(Oracle):
     r"""Central differences of the answers along n random orthonormal directions u_i, of each step the same for all inputs.
 
     $g = \frac{D}{n} \sum_{i \le n} \frac{L(x + r u_i) - L(x - r u_i)}{2r} u_i$, r = ``radius``, n = min(``directions``, D).
-    Unbiased up to $O(r^2)$, and for n = D the numeric gradient itself (Fredrikson et al., CCS 2015, section 5, black box); for
+    Unbiased up to $O(r^2)$, and for n = D the numeric gradient itself (Fredrikson et al., CCS 2015, black box); for
     n < D, the estimate of Choromanski et al., ICML 2018, 1804.02395. The loss is the mean over the 2n queries: no further
     query for it. Queries may leave [0, 1] by r. Raises `BudgetSpent` where a slope would leave less than ``reserve`` queries.
     """
