@@ -21,7 +21,9 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Oracle(ABC):
-    """Knows a classifier of ``classes``; ``like``: an empty tensor of its device and type. ``spent``: inputs it answered."""
+    """Answers about a classifier. ``like``: an empty tensor of its device and type; ``spent``: inputs, so far; ``statistics``:
+    whether slopes are drawn to BatchNorm's.
+    """
 
     like: Tensor
     spent: int = 0
@@ -105,7 +107,7 @@ class Black(Oracle):
         D, r = x[0].numel(), self.config.radius
         n = min(self.config.directions, D)
         if self.most is not None and self.spent + 2 * n * len(x) > self.most:
-            raise BudgetSpent(f"{2 * n * len(x)} queries a step, and {self.most - self.spent} are left")
+            raise BudgetSpent(f"a step takes {2 * n * len(x)} queries, and {max(0, self.most - self.spent)} are left for steps")
         u = torch.linalg.qr(torch.randn(D, n, generator=self.generator))[0].T.to(x)
         step = r * u.view(n, 1, *x.shape[1:])
         up, down = self.loss(torch.cat([x + step, x - step]), y).chunk(2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sparring_model_inversion.losses import LOSSES, doubt
 from sparring_model_inversion.mi_face import MIFace
@@ -18,6 +18,7 @@ from sparring_model_inversion.plugin import MIFaceConfig, ModelInversionConfig
 from torch import Tensor, nn
 
 from sparring.errors import ConfigError
+from sparring.keys import Key
 from sparring.layout import Layout
 from sparring.local import cross_entropy
 from sparring.record import budgeted
@@ -87,6 +88,8 @@ def test_slopes_in_few_directions_are_right_in_the_mean() -> None:
 
 
 @given(budget=st.integers(1, 5000), name=st.sampled_from(sorted(FEW)))
+@example(budget=71, name="model-inversion")
+@example(budget=4000, name="model-inversion")
 @settings(deadline=None, max_examples=20)
 def test_the_budget_is_never_exceeded_and_where_it_ended_the_search_it_is_spent(budget: int, name: str) -> None:
     """Less is left than a step costs, or the choice among starts, which is kept back."""
@@ -105,6 +108,7 @@ def test_the_budget_is_never_exceeded_and_where_it_ended_the_search_it_is_spent(
         assert budget - result.cost < max(step, choice)
     if budget >= 60 * step + choice:
         assert not any("budget" in note for note in result.notes)
+    assert any("unseen" in note for note in result.notes) == (budget < choice)
 
 
 @BOTH
@@ -125,9 +129,9 @@ def test_other_names_for_the_classes_are_other_names_for_what_is_found(attack: A
     renamed = Tiny()
     renamed.load_state_dict(known.state_dict())
     with torch.no_grad():
-        last = renamed[3]
-        last.weight.copy_(last.weight[order].clone())
-        last.bias.copy_(last.bias[order].clone())
+        for name in ("3.weight", "3.bias"):
+            last = renamed.get_parameter(name)
+            last.copy_(last[order].clone())
     for view in (white, black):
         first, second = found(attack, view(known)), found(attack, view(renamed))
         for new, old in enumerate(order.tolist()):
@@ -150,6 +154,29 @@ def test_of_several_starts_the_one_of_least_loss_over_shifted_copies_is_found() 
     assert any(loss(chosen[label], label) < loss(single[label], label) - 1e-3 for label in range(4))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_slope_of_a_rolled_input_is_rolled_back(seed: int) -> None:
+    """Adam's first step is lr times the sign of the slope: of a linear model, the weights of the class, rolled back."""
+
+    def linear() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+
+    W = torch.randn(4, *SHAPE.inputs, generator=torch.Generator().manual_seed(seed))
+    module = linear()
+    with torch.no_grad():
+        module.get_parameter("1.weight").copy_(W.flatten(1))
+    lr, setup = 0.05, replace(make_setup("attack"), key=Key(seed))
+    generator = setup.generator()
+    turn = torch.randint(-2, 3, (1, 2), generator=generator)[0].tolist()
+    start = torch.rand(1, *SHAPE.inputs, generator=generator)
+    assert turn != [0, 0]
+    config = ModelInversionConfig(loss="logit", iterations=1, restarts=1, lr=lr, tv=0, l2=0, shift=2)
+    result = ModelInversion(config).attack_observe(white(module, plan=ModelPlan(linear, SHAPE)), setup)
+    for label in range(4):
+        expected = (start + lr * W[label].roll([-by for by in turn], (-2, -1)).sign()).clamp(0, 1)
+        assert torch.allclose(result.inputs[label], expected, atol=1e-5)
+
+
 def test_a_class_is_done_at_gamma_and_the_least_cost_is_found() -> None:
     view = white(victim(0).module)
     y = torch.arange(4)
@@ -163,7 +190,7 @@ def test_a_class_is_done_at_gamma_and_the_least_cost_is_found() -> None:
 def test_where_no_cost_ever_falls_patience_ends_it() -> None:
     module = Tiny()
     with torch.no_grad():
-        module[3].weight.zero_()
+        module.get_parameter("3.weight").zero_()
     result = found(MIFace(MIFaceConfig(patience=7)), white(module))
     assert result.cost == 4 * (7 + 1)
     assert all(bool((x == 0).all()) for x in result.inputs.values())
@@ -172,7 +199,7 @@ def test_where_no_cost_ever_falls_patience_ends_it() -> None:
 def test_parameters_that_are_no_numbers_give_the_start_back() -> None:
     module = Tiny()
     with torch.no_grad():
-        module[1].weight.fill_(torch.nan)
+        module.get_parameter("1.weight").fill_(torch.nan)
     for attack in FEW.values():
         result = found(attack, white(module))
         assert all(bool(x.isfinite().all()) for x in result.inputs.values())
@@ -208,8 +235,8 @@ class Normal(nn.Sequential):
 
     def __init__(self) -> None:
         super().__init__(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 4))
-        self[0].running_mean.fill_(0.8)
-        self[0].running_var.fill_(0.01)
+        self.get_buffer("0.running_mean").fill_(0.8)
+        self.get_buffer("0.running_var").fill_(0.01)
 
 
 def test_statistics_of_batch_norm_draw_features_to_what_training_showed() -> None:
