@@ -19,8 +19,8 @@ REPORTS = 100
 class Recipe:
     """What is minimised and how: ``mismatch`` [S] of gradients, which also chooses among starts, plus ``penalty`` [S] of x.
 
-    ``start``: the starts [restarts, B, ...] of one capture, drawn on the CPU. ``rate``: the learning rate's factor at a step.
-    ``signed``: Adam sees the sign of the slope.
+    ``start``: the starts [restarts, B, ...] of a stack of one capture, by draws on the CPU. ``rate``: the learning rate's
+    factor at a step. ``signed``: Adam sees the sign of the slope.
     """
 
     iterations: int
@@ -50,7 +50,8 @@ def descend(view: UpdateView | AggregateView, every: Sequence[Stack], recipe: Re
 
 def _descend(stack: Stack, recipe: Recipe, found: Reconstruction, ctx: Setup, at: float, share: float) -> int:
     iterations, restarts = recipe.iterations, recipe.restarts
-    x = torch.cat([recipe.start(stack, ctx.generator(capture.client)) for capture in stack.captures]).to(stack.captures[0].row)
+    starts = [recipe.start(stack.take([i]), ctx.generator(c.client)) for i, c in enumerate(stack.captures)]
+    x = torch.cat([start.to(stack.captures[0].row) for start in starts])
     everything = stack.repeated(restarts)
     snapshots = Snapshots(recipe.snapshots, iterations)
     adam = torch.optim.Adam([x], lr=recipe.lr, betas=recipe.betas)

@@ -31,6 +31,10 @@ QUASI_NEWTON_ITERATIONS: Any = Field(300, ge=1, le=10_000, description="steps of
 FURTHER_STARTS: Any = Field(4, ge=0, le=64, description="further starts for captures whose optimisation diverged")
 STEP: Any = Field(1.0, gt=0, le=1, description="step length of L-BFGS")
 HISTORY: Any = Field(100, ge=1, le=500, description="curvature pairs that L-BFGS keeps")
+ADAM_ITERATIONS: Any = Field(1200, ge=1, le=100_000, description="steps of Adam per restart")
+ADAM_RATE: Any = Field(0.05, gt=0, le=1, description="first learning rate; times .1 at 3/8, 5/8 and 7/8 of the iterations")
+MOMENTUM: Any = Field(0.98, ge=0, lt=1, description="decay of Adam's mean of signs; .9 is the published recipe's")
+TV: Any = Field(3e-3, ge=0, le=10, description="weight of the total variation of the reconstruction")
 
 
 def needs(config: InversionConfig) -> Signature:
