@@ -8,5 +8,6 @@ QUICK = {
     "inverting-gradients": {"iterations": 150, "restarts": 1},
     "dlg": {"iterations": 60, "restarts": 0},
     "cpl": {"iterations": 60, "restarts": 0},
+    "adversarial-priors": {"iterations": 150},
 }
 test_conformance = conformance(sparring_plugins, fast=QUICK)
