@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from sparring.signals import Column
 
 
 def psnr(x: Tensor, reference: Tensor) -> float:
@@ -33,6 +36,23 @@ def recovered(found: Tensor, truth: Tensor) -> float:
     classes = torch.cat([found.cpu().flatten(), truth.cpu().flatten()]).unique()
     both = [((found.cpu() == c).sum(), (truth.cpu() == c).sum()) for c in classes]
     return float(sum(min(int(a), int(b)) for a, b in both)) / truth.numel()
+
+
+def nearest_code(x: Tensor, column: Column) -> Tensor:
+    """Which code [m] of a category is nearest to that of the records ``x`` [m, F]."""
+    codes = torch.tensor(column.codes, dtype=torch.float64, device=x.device)
+    return torch.cdist(x[:, column.at : column.at + column.width].double(), codes).argmin(1)
+
+
+def agreement(x: Tensor, reference: Tensor, columns: Sequence[Column]) -> dict[str, float]:
+    """The shares of features of a record [F] that another, ``x`` [F], tells: of all, of categories and of numbers."""
+    categories, numbers = [c for c in columns if c.codes], [c for c in columns if not c.codes]
+    hits = {
+        "categories": [bool(nearest_code(x[None], c) == nearest_code(reference[None], c)) for c in categories],
+        "numbers": [abs(float(x[c.at]) - float(reference[c.at])) <= c.close for c in numbers],
+    }
+    hits["columns"] = hits["categories"] + hits["numbers"]
+    return {name: sum(found) / len(found) for name, found in hits.items() if found}
 
 
 def voted(x: Tensor, known: Tensor, labels: Tensor, k: int = 5) -> Tensor:

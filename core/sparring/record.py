@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import safetensors
@@ -225,9 +225,8 @@ def truth_of(built: Built, recorder: Recorder | None, accuracy: list[float]) -> 
         key = built.setup.key.child("game", "model-inversion")
         private = _some(_held(built), PRIVATE, key.child("private"))
         tests = _some(built.data.test, PRIVATE // 10, key.child("tests"))
-    decoys = built.data.test.x[:DECOYS]
-    mean = built.data.train.x.mean(0)
-    return Truth(examples, mean, accuracy, majority, member, decoys=decoys, private=private, tests=tests)
+    known = Truth(examples, built.data.train.x.mean(0), accuracy, majority, member, decoys=built.data.test.x[:DECOYS])
+    return replace(known, columns=built.data.shape.columns, private=private, tests=tests)
 
 
 def _plays(built: Built, game: str) -> bool:

@@ -53,6 +53,8 @@ def _result(outcome: Outcome, label: str) -> str:
         clean = score.measures["clean_accuracy"].value
         shown = {"attack_success": "success", "accuracy_gap": "accuracy gap"}[score.headline]
         return f"{shown} {main.value:.1%} (without {main.baseline or 0:.1%}), clean accuracy {clean:.1%}"
+    if score.headline == "columns":
+        return f"columns told {main.value:.1%} (mean record {main.baseline or 0:.1%})"
     spread = f" [{main.interval[0]:.3f}, {main.interval[1]:.3f}]" if main.interval else ""
     return f"{score.headline} {main.value:.3f}{spread} (chance {main.baseline})"
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sparring.objectives import Objective
-from sparring.signals import Examples
+from sparring.signals import Column, Examples
 from sparring.views import Finding
 
 
@@ -48,7 +48,8 @@ class Truth:
     ``examples``: the private data behind each capture, keyed by (round, client). ``mean``: the mean training input.
     ``accuracy``: test accuracy after each evaluated round. ``majority``: the share of the largest test class. ``member``: [m].
     ``wanted``: what the attack wants of the model, and what it got. ``decoys`` [m, ...]: inputs of the same kind that no
-    capture is made of. ``private`` and ``tests``: examples of the honest clients together, and others that no client holds.
+    capture is made of. ``columns``: what the features of records are. ``private`` and ``tests``: examples of the honest clients
+    together, and others that no client holds.
     """
 
     examples: Mapping[tuple[int, int | None], Examples] = field(default_factory=dict)
@@ -58,6 +59,7 @@ class Truth:
     member: Tensor | None = None
     wanted: Wanted | None = None
     decoys: Tensor | None = None
+    columns: Sequence[Column] = ()
     private: Examples | None = None
     tests: Examples | None = None
 
@@ -67,7 +69,8 @@ class Score:
     """The measures of a finding, the one that stands in the table first, and originals beside reconstructions.
 
     ``mean``: the mean input, for pictures. ``frames``: of each pair, what the attack had after so many iterations.
-    ``original``: what the first of a pair is called.
+    ``original``: what the first of a pair is called. ``each``: measures of every victim, in the order of the victims, so that
+    two runs on the same ones can be paired.
     """
 
     headline: str
@@ -76,6 +79,7 @@ class Score:
     mean: Tensor | None = None
     frames: Sequence[Sequence[tuple[int, Tensor]]] = ()
     original: str = "original"
+    each: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 class Game(ABC):

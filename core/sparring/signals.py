@@ -22,12 +22,33 @@ Task = Literal["classification", "segmentation"]
 
 
 @dataclass(frozen=True)
+class Column:
+    """A feature of a record, where its code starts in the input vector, and what it may be; public, as an encoding is.
+
+    ``codes``: those of a category, [k, width]. A number has none: it lies in [``low``, ``high``], and another is taken for it
+    up to ``close``.
+    """
+
+    name: str
+    at: int
+    width: int = 1
+    codes: tuple[tuple[float, ...], ...] = ()
+    low: float = 0.0
+    high: float = 1.0
+    close: float = 0.0
+
+
+@dataclass(frozen=True)
 class DataShape:
-    """What a model must accept and return: ``inputs`` without the batch dimension, in [0, 1] for images."""
+    """What a model must accept and return: ``inputs`` without the batch dimension, in [0, 1] for images.
+
+    ``columns``: what the features of records are, in order and without gaps, where a dataset says so.
+    """
 
     inputs: tuple[int, ...]
     classes: int
     task: Task = "classification"
+    columns: tuple[Column, ...] = ()
 
 
 @dataclass(frozen=True)

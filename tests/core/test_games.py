@@ -13,9 +13,9 @@ from torch import Tensor
 
 from sparring.errors import NumericalError
 from sparring.games import MembershipGame, ModelInversionGame, PoisoningGame, ReconstructionGame
-from sparring.likeness import psnr, voted
+from sparring.likeness import agreement, psnr, voted
 from sparring.scoring import Truth, interval
-from sparring.signals import Examples
+from sparring.signals import Column, Examples
 from sparring.views import Finding, Reconstruction, Representatives, Scores
 
 KEY = (0, 3)
@@ -183,3 +183,38 @@ def test_a_vote_that_is_tied_goes_to_the_nearest() -> None:
     labels = torch.tensor([1, 0, 0, 1])
     assert voted(torch.tensor([[0.1]]), known, labels, k=4).tolist() == [1]
     assert voted(torch.tensor([[0.1]]), known, labels, k=3).tolist() == [0]
+
+
+COLUMNS = (Column("age", 0, low=-2, high=2, close=0.3), Column("arm", 1, 3, codes=((1, 0, 0), (0, 1, 0), (0, 0, 1))))
+
+
+@given(st.floats(-1, 1), st.integers(0, 2), st.lists(st.floats(-0.4, 0.4), min_size=3, max_size=3))
+def test_a_category_is_told_by_its_nearest_code_and_a_number_by_what_is_close(age: float, arm: int, blur: list[float]) -> None:
+    reference = torch.tensor([age, 0, 0, 0])
+    reference[1 + arm] = 1
+    blurred = reference + torch.tensor([0.2, *blur])
+    assert agreement(blurred, reference, COLUMNS) == {"categories": 1, "numbers": 1, "columns": 1}
+    far = reference + torch.tensor([0.4, *blur])
+    assert agreement(far, reference, COLUMNS) == {"categories": 1, "numbers": 0, "columns": 0.5}
+    other = reference.clone()
+    other[1:] = other[1:].roll(1)
+    assert agreement(other, reference, COLUMNS)["categories"] == 0
+
+
+def test_records_are_scored_by_columns_beside_the_mean_record() -> None:
+    x = torch.tensor([[0.0, 1, 0, 0], [1.0, 0, 1, 0]])
+    y = torch.tensor([0, 1])
+    score = ReconstructionGame().score(finding(x, y), replace(truth(x, y, x.mean(0)), columns=COLUMNS))
+    assert score.headline == "columns"
+    # The mean record is .5 from both ages, and as near to one arm as to the other: it has one arm right.
+    assert (score.measures["columns"].value, score.measures["columns"].baseline) == (1, 0.25)
+    assert (score.measures["numbers"].baseline, score.measures["categories"].baseline) == (0, 0.5)
+
+
+def test_measures_of_each_victim_stand_in_the_order_of_the_victims() -> None:
+    x, y = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(4)
+    off = torch.tensor([0.0, 0.01, 0.02, 0.04])[:, None, None, None]
+    for order in (torch.arange(4), torch.tensor([2, 0, 3, 1])):
+        each = ReconstructionGame().score(finding((x + off)[order], y[order]), truth(x, y)).each
+        assert each["mse"] == pytest.approx(off.flatten().square().tolist(), abs=1e-7)
+        assert each["label"] == [1, 1, 1, 1]

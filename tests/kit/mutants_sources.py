@@ -18,7 +18,7 @@ from sparring.roles import (
     Dataset,
     Model,
 )
-from sparring.signals import DataShape, Examples
+from sparring.signals import Column, DataShape, Examples
 from sparring.signature import ALL, Signature
 from sparring.specs import (
     AccountantSpec,
@@ -67,6 +67,39 @@ def _(broken: bool) -> Made:
 @mutant("data-valid")
 def _(broken: bool) -> Made:
     return dataset(lambda ctx: (drawn(ctx)[0] * (255 if broken else 1), drawn(ctx)[1]))
+
+
+def described(change: Callable[[Column], Column]) -> Made:
+    """Records of a number and a category, and what is said of them."""
+
+    def said(data: Data) -> Data:
+        parts = [
+            replace(part, x=torch.cat([part.x[:, 0, 0, :1], (part.x[:, 0, 0, 1:3] > 0.5).float()], 1))
+            for part in (data.train, data.test)
+        ]
+        number = Column("age", 0, low=float(parts[0].x[:, 0].min()), high=float(parts[0].x[:, 0].max()), close=0.1)
+        pair = change(Column("pair", 1, 2, codes=((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))))
+        return replace(data, train=parts[0], test=parts[1], shape=DataShape((3,), 3, columns=(number, pair)))
+
+    return dataset(drawn, change=said)
+
+
+@mutant("columns-fit")
+def _(broken: bool) -> Made:
+    return described(lambda pair: replace(pair, codes=pair.codes[:3]) if broken else pair)
+
+
+@mutant("columns-fit", "tiles")
+def _(broken: bool) -> Made:
+    return described(lambda pair: replace(pair, at=0) if broken else pair)
+
+
+@mutant("columns-fit", "numbers")
+def _(broken: bool) -> Made:
+    def number(pair: Column) -> Column:
+        return replace(pair, codes=(), width=1, close=0.1)
+
+    return described(number if broken else lambda pair: pair)
 
 
 @mutant("data-valid", "names")

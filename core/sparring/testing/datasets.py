@@ -21,6 +21,8 @@ from sparring.testing.subject import Subject, Trial, kind
 SETS = kind("datasets")
 LEAK = 0.01
 """Share of the test rows that may have an equal in the training data: real sources repeat themselves, splits must not."""
+CODE = 1e-5
+"""What single precision may put between a record and its code."""
 LEFT_OUT = 0.05
 """Largest share of the rows that two seeds may leave out by more than each other: gaps between neighbouring slices do."""
 
@@ -92,6 +94,32 @@ def data_valid(trial: Trial) -> None:
             demand(bool(values.isfinite().all()), f"{name} group column '{column}' holds NaN or infinity")
     demand(len(data.names) in (0, shape.classes), f"{len(data.names)} names for {shape.classes} classes")
     demand(len(set(data.names)) == len(data.names), f"names of classes repeat: {data.names[:6]}")
+
+
+@check(SETS)
+def columns_fit(trial: Trial) -> None:
+    """Law: declared columns tile the features; every record holds one of a category's codes, and training numbers their range.
+    Why: attacks on records search among these codes and within this range, and the game counts columns by them.
+    If this fails: take codes and ranges from the data as they are handed out, after standardisation.
+    """
+    data = load(trial)
+    columns = data.shape.columns
+    if not columns:
+        raise Inapplicable("it says nothing of columns")
+    ends = [(c.at, c.at + c.width) for c in columns]
+    tiled = [start for start, _ in ends] == [0, *(stop for _, stop in ends[:-1])] and (ends[-1][1],) == data.shape.inputs
+    demand(tiled, f"columns {ends[:6]} do not tile {data.shape.inputs} features")
+    demand(len({c.name for c in columns}) == len(columns), "two columns have one name")
+    for column in columns:
+        for name, part in _parts(data).items():
+            own = part.x[:, column.at : column.at + column.width].double()
+            if column.codes:
+                off = torch.cdist(own, torch.tensor(column.codes, dtype=torch.float64)).min(1).values.max()
+                demand(float(off) <= CODE, f"{name} holds a '{column.name}' that is {float(off):g} from every code")
+            elif name == "train":
+                inside = float(own.min()) >= column.low and float(own.max()) <= column.high
+                demand(inside and column.width == 1, f"'{column.name}' is no number in [{column.low:g}, {column.high:g}]")
+                demand(column.close > 0, f"'{column.name}' is a number, and nothing is close to it")
 
 
 @check(SETS)

@@ -14,9 +14,9 @@ from sparring.context import Setup
 from sparring.hookspecs import hookimpl
 from sparring.roles import PassiveAttack
 from sparring.views import AggregateView, Reconstruction, UpdateView
-from sparring_inversion.boxed import descend
-from sparring_inversion.inverting_gradients import signed, start
-from sparring_inversion.matching import Look, Stack, stacks, total_variation
+from sparring_inversion.boxed import Recipe, descend
+from sparring_inversion.inverting_gradients import recipe
+from sparring_inversion.matching import Look, Stack, stacks
 from sparring_inversion.own_images import Likeness, Own, classes
 from sparring_inversion.plugin_priors import AdversarialPriorsConfig
 
@@ -34,7 +34,7 @@ class AdversarialPriors(PassiveAttack[UpdateView | AggregateView]):
     there. $G(\phi) = \phi \phi^T / P$. $\bar\phi_l$ and $\bar G_l$ are means over $P_y$, and
     $d(a, m) = \|a - m\|_2^2 / \|m\|_2^2$, so that a = 0 is at distance 1 in any layer ($\|a\|_2^2$ where m is 0). The sum over
     layers is taken as their mean, and a batch's as that over its examples: weights need not follow the depth of a model.
-    ``cost`` counts gradient evaluations, those of ``prior`` too.
+    ``cost`` counts gradient evaluations, those of ``prior`` too: with respect to x' alone, there.
 
     $P_y$ are the public examples of the class y; masks of a segmentation have no class, and all examples are its own. A class
     without any takes all, and without any at all grey is the mean and features count nothing; ``notes`` say so.
@@ -52,38 +52,43 @@ class AdversarialPriors(PassiveAttack[UpdateView | AggregateView]):
 
     @hookimpl
     def attack_observe(self, view: UpdateView | AggregateView, ctx: Setup) -> Reconstruction:
-        own, every = Own(ctx.public), stacks(view, self.config.labels)
-        recipe = signed(self.config, partial(self._starts, own), partial(self._penalty, own))
-        found = descend(view, every, recipe, _half(ctx, 0))
-        first = replace(recipe, restarts=1, snapshots=0, mismatch=_nothing, start=lambda *of: recipe.start(*of)[:1])
-        prior = descend(view, [_blank(stack) for stack in every], first, _half(ctx, 1))
+        own, every, plain = Own(ctx.public), stacks(view, self.config.labels), recipe(self.config)
+        start = partial(_means, own, plain) if self.config.init == "class-mean" else plain.start
+        full = replace(plain, start=start, penalty=partial(self._penalty, own, plain))
+        found = descend(view, every, full, _half(ctx, 0))
+        blind = replace(full, restarts=1, snapshots=0, start=lambda *of: start(*of)[:1], look=_blind, mismatch=_nothing)
+        prior = descend(view, [_blank(stack) for stack in every], blind, _half(ctx, 1))
         return replace(found, cost=found.cost + prior.cost, prior=prior.inputs, notes=(*found.notes, *own.notes(every)))
 
-    def _starts(self, own: Own, stack: Stack, generator: torch.Generator) -> Tensor:
-        if self.config.init != "class-mean":
-            return start(self.config.init, self.config.restarts, stack, generator)
-        labels = classes(stack.labels, 2)[0].tolist()
-        means = torch.stack([own.of(label).mean(0) for label in labels]).cpu() if own else torch.full(stack.inputs, 0.5)
-        noise = torch.rand((self.config.restarts, *stack.inputs), generator=generator) - 0.5
-        return (means + 0.01 * noise).clamp_(0, 1)
-
-    def _penalty(self, own: Own, stack: Stack) -> Callable[[Tensor, Look], Tensor]:
-        config = self.config
+    def _penalty(self, own: Own, plain: Recipe, stack: Stack) -> Callable[[Tensor, Look], Tensor]:
+        config, rough = self.config, plain.penalty(stack)
         if not own or not (config.features or config.style):
-            return lambda x, look: config.tv * total_variation(x)
+            return rough
         likeness = Likeness.of(own, stack, config.layers)
 
         def penalty(x: Tensor, look: Look) -> Tensor:
-            del look
             features, style = likeness(x)
-            return config.tv * total_variation(x) + config.features * features + config.style * style
+            return rough(x, look) + config.features * features + config.style * style
 
         return penalty
 
 
+def _means(own: Own, uniform: Recipe, stack: Stack, generator: torch.Generator) -> Tensor:
+    """Starts [restarts, B, ...] of one capture: the means of own images of its labels, up to 5e-3 of noise."""
+    labels = classes(stack.labels, 2)[0].tolist()
+    means = torch.stack([own.of(label).mean(0) for label in labels]).cpu() if own else torch.full(stack.inputs, 0.5)
+    return (means + 0.01 * (uniform.start(stack, generator) - 0.5)).clamp_(0, 1)
+
+
+def _blind(stack: Stack) -> Callable[[Tensor], Look]:
+    """A look that sees no gradient."""
+    del stack
+    return lambda x: Look({}, 0 * x.flatten(1).sum(1))
+
+
 def _nothing(look: Look, stack: Stack) -> Tensor:
     del stack
-    return 0 * look.loss
+    return look.loss
 
 
 def _blank(stack: Stack) -> Stack:

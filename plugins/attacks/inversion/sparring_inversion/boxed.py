@@ -20,7 +20,8 @@ class Recipe:
     """What is minimised and how: ``mismatch`` [S] of gradients, which also chooses among starts, plus ``penalty`` [S] of x.
 
     ``start``: the starts [restarts, B, ...] of a stack of one capture, by draws on the CPU. ``rate``: the learning rate's
-    factor at a step. ``signed``: Adam sees the sign of the slope.
+    factor at a step. ``signed``: Adam sees the sign of the slope. ``look``: what is made of a stack's dummies, the gradient at
+    the broadcast parameters by default; ``graphs``: how many gradients of the model each such look holds.
     """
 
     iterations: int
@@ -33,6 +34,8 @@ class Recipe:
     start: Callable[[Stack, torch.Generator], Tensor]
     mismatch: Callable[[Look, Stack], Tensor]
     penalty: Callable[[Stack], Callable[[Tensor, Look], Tensor]]
+    look: Callable[[Stack], Callable[[Tensor], Look]] = lambda stack: stack.look
+    graphs: Callable[[Stack], int] = lambda stack: 1
 
 
 def descend(view: UpdateView | AggregateView, every: Sequence[Stack], recipe: Recipe, ctx: Setup) -> Reconstruction:
@@ -42,7 +45,7 @@ def descend(view: UpdateView | AggregateView, every: Sequence[Stack], recipe: Re
     """
     found = Reconstruction(0.0, {}, {}, {}, {})
     evaluations, done = 0, 0
-    for part in [part for stack in every for part in stack.chunks(recipe.restarts)]:
+    for part in [part for stack in every for part in stack.chunks(recipe.restarts * recipe.graphs(stack))]:
         evaluations += _descend(part, recipe, found, ctx, done / len(view.captures), len(part) / len(view.captures))
         done += len(part)
     return Reconstruction(float(evaluations), found.inputs, found.labels, found.loss, found.progress, notes=said(every))
@@ -56,11 +59,11 @@ def _descend(stack: Stack, recipe: Recipe, found: Reconstruction, ctx: Setup, at
     snapshots = Snapshots(recipe.snapshots, iterations)
     adam = torch.optim.Adam([x], lr=recipe.lr, betas=recipe.betas)
     schedule = torch.optim.lr_scheduler.LambdaLR(adam, recipe.rate)
-    penalty = recipe.penalty(everything)
+    looked, penalty = recipe.look(everything), recipe.penalty(everything)
     live = (everything.norms > 0).to(x.dtype)
     for step in range(1, iterations + 1):
         x.requires_grad_()
-        look = everything.look(x)
+        look = looked(x)
         loss = recipe.mismatch(look, everything)
         (slope,) = torch.autograd.grad((live * (loss + penalty(x, look))).sum(), x)
         x.requires_grad_(False)
@@ -73,13 +76,13 @@ def _descend(stack: Stack, recipe: Recipe, found: Reconstruction, ctx: Setup, at
             ctx.progress(
                 f"inverting {len(stack)} gradients, loss {float(loss.detach().mean()):.2g}", at + share * step / iterations
             )
-    final_loss = recipe.mismatch(everything.look(x), everything).detach()
+    final_loss = recipe.mismatch(looked(x), everything).detach()
     chosen = final_loss.nan_to_num(torch.inf).view(len(stack), restarts).argmin(1)
     for i, key in enumerate(stack.keys):
         row = i * restarts + int(chosen[i])
         found.inputs[key], found.labels[key] = x[row].clone(), stack.labels[i]
         found.loss[key], found.progress[key] = float(final_loss[row]), snapshots.of(row)
-    return len(everything) * (iterations + 1)
+    return len(everything) * (iterations + 1) * recipe.graphs(stack)
 
 
 def clamped_normal(restarts: int, stack: Stack, generator: torch.Generator) -> Tensor:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Literal, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from sparring_inversion.boxed import Recipe, clamped_normal, descend
 from sparring_inversion.matching import Look, Stack, cosine, stacks, total_variation
 from sparring_inversion.plugin import InvertingGradientsConfig
 from sparring_inversion.plugin_priors import AdversarialPriorsConfig
+from sparring_inversion.plugin_steps import FedavgInversionConfig
 
 MILESTONES = (3 / 8, 5 / 8, 7 / 8)
 
@@ -44,37 +44,32 @@ class InvertingGradients(PassiveAttack[UpdateView | AggregateView]):
 
     @hookimpl
     def attack_observe(self, view: UpdateView | AggregateView, ctx: Setup) -> Reconstruction:
-        config = self.config
-        recipe = signed(config, partial(start, config.init, config.restarts), self._penalty)
-        return descend(view, stacks(view, config.labels), recipe, ctx)
+        return descend(view, stacks(view, self.config.labels), recipe(self.config), ctx)
 
-    def _penalty(self, stack: Stack) -> Callable[[Tensor, Look], Tensor]:
+
+def recipe(config: InvertingGradientsConfig | FedavgInversionConfig | AdversarialPriorsConfig) -> Recipe:
+    """Signed Adam in the box on 1 - cosine + ``tv`` x total variation, as ``config`` says.
+
+    Starts are uniform for an ``init`` that is not of inverting-gradients.
+    """
+
+    def rate(step: int) -> float:
+        return float(0.1 ** sum(step >= int(m * config.iterations) for m in MILESTONES))
+
+    def starts(stack: Stack, generator: torch.Generator) -> Tensor:
+        if config.init == "randn":
+            return clamped_normal(config.restarts, stack, generator)
+        x = torch.rand((config.restarts, *stack.inputs), generator=generator)
+        return 0.5 + 0.01 * (x - 0.5) if config.init == "grey" else x
+
+    def penalty(stack: Stack) -> Callable[[Tensor, Look], Tensor]:
         del stack
-        return lambda x, look: self.config.tv * total_variation(x)
+        return lambda x, look: config.tv * total_variation(x)
 
-
-def signed(
-    config: InvertingGradientsConfig | AdversarialPriorsConfig,
-    starts: Callable[[Stack, torch.Generator], Tensor],
-    penalty: Callable[[Stack], Callable[[Tensor, Look], Tensor]],
-) -> Recipe:
-    """What `InvertingGradients` minimises and how, from ``starts`` and with any ``penalty`` in place of the total variation."""
-    rate, betas = partial(_rate, config.iterations), (config.momentum, 0.999)
+    betas = (config.momentum, 0.999)
     return Recipe(
         config.iterations, config.restarts, config.lr, betas, True, config.snapshots, rate, starts, _mismatch, penalty
     )
-
-
-def start(init: Literal["randn", "uniform", "grey"], restarts: int, stack: Stack, generator: torch.Generator) -> Tensor:
-    """Starts [restarts, B, ...] of one capture that know nothing of it."""
-    if init == "randn":
-        return clamped_normal(restarts, stack, generator)
-    x = torch.rand((restarts, *stack.inputs), generator=generator)
-    return 0.5 + 0.01 * (x - 0.5) if init == "grey" else x
-
-
-def _rate(iterations: int, step: int) -> float:
-    return float(0.1 ** sum(step >= int(m * iterations) for m in MILESTONES))
 
 
 def _mismatch(look: Look, stack: Stack) -> Tensor:

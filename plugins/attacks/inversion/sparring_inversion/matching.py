@@ -23,6 +23,7 @@ BUDGET = 1 << 25
 
 Where = tuple[int, int | None]
 Gradient = dict[str, Tensor]
+Objective = Callable[[Gradient, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class Stack:
         return squared(self.targets).sqrt()
 
     @cached_property
-    def look(self) -> Callable[[Tensor], Look]:
-        """Of dummies [S, B, ...], what the model makes of them, with a graph to those.
+    def problem(self) -> tuple[Gradient, Objective]:
+        """The broadcast parameters by name, and the mean loss of parameters, inputs [B, ...] and labels [B].
 
         BatchNorm layers take the statistics of the dummies, as those of clients take the batch's: a module that trains does so.
         """
@@ -87,6 +88,12 @@ class Stack:
         def objective(theta: Gradient, x: Tensor, y: Tensor) -> Tensor:
             return self.loss(Functional(module, theta), Batch(x, y)).mean()
 
+        return theta, objective
+
+    @cached_property
+    def look(self) -> Callable[[Tensor], Look]:
+        """Of dummies [S, B, ...], what the model makes of them, with a graph to those."""
+        theta, objective = self.problem
         stacked = vmap(grad_and_value(objective), in_dims=(None, 0, 0))
         return lambda x: Look(*stacked(theta, x, self.labels))
 

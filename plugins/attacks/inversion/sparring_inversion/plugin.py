@@ -1,23 +1,24 @@
-"""Declares the attacks of this distribution; others stand in `plugin_matching`, `plugin_priors` and `plugin_analytic`."""
+"""Declares the attacks of this distribution; the others stand in the modules `plugin_*` beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from sparring.hookspecs import hookimpl
 from sparring.specs import AnySpec, AttackSpec, Reader
 from sparring_inversion.options import (
     ADAM_ITERATIONS,
-    ADAM_RATE,
+    ADAM_STEP,
     FURTHER_STARTS,
     HISTORY,
+    INIT,
     MOMENTUM,
     QUASI_NEWTON_ITERATIONS,
+    STARTS,
     STEP,
     TV,
+    Init,
     InversionConfig,
     needs,
     tap,
@@ -25,6 +26,7 @@ from sparring_inversion.options import (
 from sparring_inversion.plugin_analytic import ANALYTIC, R_GAP
 from sparring_inversion.plugin_matching import MATCHING
 from sparring_inversion.plugin_priors import PRIORS
+from sparring_inversion.plugin_steps import FEDAVG_INVERSION
 
 if TYPE_CHECKING:
     from sparring_inversion.dlg import Dlg
@@ -35,13 +37,11 @@ class InvertingGradientsConfig(InversionConfig):
     """Configuration of `inverting-gradients`."""
 
     iterations: int = ADAM_ITERATIONS
-    restarts: int = Field(2, ge=1, le=64, description="random starts per capture; the least final gradient loss wins")
+    restarts: int = STARTS
     tv: float = TV
-    lr: float = ADAM_RATE
+    lr: float = ADAM_STEP
     momentum: float = MOMENTUM
-    init: Literal["randn", "uniform", "grey"] = Field(
-        "randn", description="start: N(0, 1) clamped to [0, 1], uniform on [0, 1], or grey (.5) up to 1e-2 of noise"
-    )
+    init: Init = INIT
 
 
 class DlgConfig(InversionConfig):
@@ -86,4 +86,4 @@ DLG = AttackSpec(
 @hookimpl
 def sparring_plugins() -> Iterable[AnySpec]:
     """The techniques of this distribution."""
-    return (INVERTING_GRADIENTS, DLG, *MATCHING, *PRIORS, ANALYTIC, R_GAP)
+    return (INVERTING_GRADIENTS, DLG, *MATCHING, FEDAVG_INVERSION, *PRIORS, ANALYTIC, R_GAP)

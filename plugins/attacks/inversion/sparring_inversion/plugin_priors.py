@@ -10,7 +10,7 @@ from pydantic import Field
 from sparring.facts import PublicData
 from sparring.signature import Signature
 from sparring.specs import AttackSpec, Reader
-from sparring_inversion.options import ADAM_ITERATIONS, ADAM_RATE, MOMENTUM, TV, InversionConfig, needs, tap
+from sparring_inversion.options import ADAM_ITERATIONS, ADAM_STEP, MOMENTUM, TV, InversionConfig, needs, tap
 
 if TYPE_CHECKING:
     from sparring_inversion.adversarial_priors import AdversarialPriors
@@ -36,7 +36,7 @@ class AdversarialPriorsConfig(InversionConfig):
     layers: Literal["all", "convolutions", "linear"] = Field(
         "all", description="layers of the shared model whose outputs are features"
     )
-    lr: float = ADAM_RATE
+    lr: float = ADAM_STEP
     momentum: float = MOMENTUM
     init: Literal["class-mean", "randn", "uniform", "grey"] = Field(
         "class-mean",

@@ -9,5 +9,6 @@ QUICK = {
     "dlg": {"iterations": 60, "restarts": 0},
     "cpl": {"iterations": 60, "restarts": 0},
     "adversarial-priors": {"iterations": 150},
+    "fedavg-inversion": {"iterations": 150, "restarts": 1},
 }
 test_conformance = conformance(sparring_plugins, fast=QUICK)

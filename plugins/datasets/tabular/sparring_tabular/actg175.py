@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from sparring.errors import DataError
 from sparring.roles import Data, Dataset
 from sparring.signals import DataShape, Examples
-from sparring_tabular.standard import standardised
+from sparring_tabular.standard import columns, standardised
 
 if TYPE_CHECKING:
     from sparring.context import Setup
@@ -26,6 +27,7 @@ BASELINE = (
 FOLLOW_UP = ("cd420", "cd820", "offtrt")
 LEVELS = {"strat": (1, 2, 3), "arms": (0, 1, 2, 3)}
 GROUPS = ("race", "gender", "homo", "hemo", "drugs", "symptom", "arms")
+CATEGORIES = {"hemo", "homo", "drugs", "oprior", "z30", "race", "gender", "symptom", "offtrt", *LEVELS}
 AGES = (30, 40, 50)
 TARGET = "cens"
 
@@ -51,9 +53,8 @@ class Actg175(Dataset):
         """The patients, with a stratified test part drawn from the layer's stream."""
         table = read(files.package_file("actg175", "lifelines", "datasets", "ACTG175.csv"))
         names = [n for n in BASELINE + (FOLLOW_UP if self.config.follow_up else ()) if n not in self.config.exclude]
-        columns = [table[name] for name in names]
-        columns += [table[name] == level for name, levels in LEVELS.items() for level in levels]
-        x = checks.features(torch.stack([c.double() for c in columns], dim=1), "actg175")
+        raw = [table[name] for name in names] + [table[name] == level for name, levels in LEVELS.items() for level in levels]
+        x = checks.features(torch.stack([c.double() for c in raw], dim=1), "actg175")
         groups = {name: table[name].to(torch.int64) for name in GROUPS}
         groups["age"] = torch.bucketize(table["age"].contiguous(), torch.tensor(AGES, dtype=torch.float64), right=True)
         shape = DataShape((x.shape[1],), 2)
@@ -61,6 +62,8 @@ class Actg175(Dataset):
         whole: Examples = checks.examples(x, y, shape, "actg175", groups)
         at, held_out = split(whole.y, self.config.test_fraction, ctx.generator())
         train, test = standardised(whole.take(at), whole.take(held_out))
+        headings = [*names, *(name for name, levels in LEVELS.items() for _ in levels)]
+        shape = replace(shape, columns=columns(train.x, headings, CATEGORIES))
         return Data(train, test, shape, ("censored", "event"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, final
 
 from sparring_arrays import checks
@@ -9,7 +10,7 @@ from sparring_arrays.split import split
 
 from sparring.roles import Data, Dataset
 from sparring.signals import DataShape
-from sparring_tabular.standard import standardised
+from sparring_tabular.standard import columns, standardised
 
 if TYPE_CHECKING:
     from sparring.context import Setup
@@ -37,4 +38,5 @@ class BreastCancer(Dataset):
         whole = checks.examples(x, checks.labels(raw.target, "breast-cancer"), shape, "breast-cancer")
         at, held_out = split(whole.y, self.config.test_fraction, ctx.generator())
         train, test = standardised(whole.take(at), whole.take(held_out))
+        shape = replace(shape, columns=columns(train.x, list(map(str, raw.feature_names)), ()))
         return Data(train, test, shape, tuple(map(str, raw.target_names)))
