@@ -1,4 +1,4 @@
-"""Gradient matching by Adam inside the box [0, 1], all starts of all captures at once: what two attacks share."""
+"""Gradient matching by Adam inside the box [0, 1], all starts of all captures at once: what several attacks share."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Recipe:
     ``start``: the starts [restarts, B, ...] of a stack of one capture, by draws on the CPU. ``rate``: the learning rate's
     factor at a step. ``signed``: Adam sees the sign of the slope. ``look``: what is made of a stack's dummies, the gradient at
     the broadcast parameters by default; ``graphs``: how many gradients of the model each such look holds.
+    ``noise``: the standard deviation of what each step adds, over its rate.
     """
 
     iterations: int
@@ -36,6 +37,7 @@ class Recipe:
     penalty: Callable[[Stack], Callable[[Tensor, Look], Tensor]]
     look: Callable[[Stack], Callable[[Tensor], Look]] = lambda stack: stack.look
     graphs: Callable[[Stack], int] = lambda stack: 1
+    noise: float = 0.0
 
 
 def descend(view: UpdateView | AggregateView, every: Sequence[Stack], recipe: Recipe, ctx: Setup) -> Reconstruction:
@@ -53,7 +55,9 @@ def descend(view: UpdateView | AggregateView, every: Sequence[Stack], recipe: Re
 
 def _descend(stack: Stack, recipe: Recipe, found: Reconstruction, ctx: Setup, at: float, share: float) -> int:
     iterations, restarts = recipe.iterations, recipe.restarts
-    starts = [recipe.start(stack.take([i]), ctx.generator(c.client)) for i, c in enumerate(stack.captures)]
+    # A capture's stream gives its starts, then the noise of its steps.
+    streams = [ctx.generator(capture.client) for capture in stack.captures]
+    starts = [recipe.start(stack.take([i]), stream) for i, stream in enumerate(streams)]
     x = torch.cat([start.to(stack.captures[0].row) for start in starts])
     everything = stack.repeated(restarts)
     snapshots = Snapshots(recipe.snapshots, iterations)
@@ -69,6 +73,11 @@ def _descend(stack: Stack, recipe: Recipe, found: Reconstruction, ctx: Setup, at
         x.requires_grad_(False)
         x.grad = slope.sign_() if recipe.signed else slope
         adam.step()
+        if recipe.noise:
+            drawn = torch.cat([torch.randn((restarts, *stack.inputs), generator=stream) for stream in streams])
+            x.add_(
+                drawn.to(x) * live.view(-1, *(1 for _ in stack.inputs)), alpha=recipe.noise * recipe.lr * recipe.rate(step - 1)
+            )
         schedule.step()
         x.clamp_(0, 1)
         snapshots.see(step, x)

@@ -72,7 +72,7 @@ def unrolled(stack: Stack, settings: LocalSettings) -> Callable[[Tensor], Look]:
         )
     whole = settings.algorithm == "fedsgd"
     lr, momentum, decay = (1.0, 0.0, 0.0) if whole else (settings.lr, settings.momentum, settings.weight_decay)
-    start, objective = stack.problem
+    start, objective, _ = stack.problem
     slope, every, steps = grad_and_value(objective), behind(stack, settings), local_steps(stack.captures[0], settings)
 
     def travel(course: Course, x: Tensor, y: Tensor) -> tuple[Gradient, Tensor]:

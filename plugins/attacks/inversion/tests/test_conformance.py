@@ -10,5 +10,6 @@ QUICK = {
     "cpl": {"iterations": 60, "restarts": 0},
     "adversarial-priors": {"iterations": 150},
     "fedavg-inversion": {"iterations": 150, "restarts": 1},
+    "gradinversion": {"iterations": 150, "restarts": 1},
 }
 test_conformance = conformance(sparring_plugins, fast=QUICK)

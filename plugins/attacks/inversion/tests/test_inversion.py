@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from sparring_inversion.adversarial_priors import AdversarialPriors
 from sparring_inversion.cpl import Cpl
 from sparring_inversion.dlg import Dlg
+from sparring_inversion.gradinversion import GradInversion
 from sparring_inversion.inverting_gradients import InvertingGradients
 from sparring_inversion.lbfgs import lbfgs
 from sparring_inversion.matching import cosine, distance, stacks, total_variation
 from sparring_inversion.plugin import DlgConfig, InvertingGradientsConfig
-from sparring_inversion.plugin_matching import CplConfig
+from sparring_inversion.plugin_matching import CplConfig, GradInversionConfig
 from sparring_inversion.plugin_priors import AdversarialPriorsConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -124,11 +125,16 @@ def priors(view: UpdateView | AggregateView, ctx: Setup = CTX, **options: object
     return AdversarialPriors(AdversarialPriorsConfig(**options)).attack_observe(view, ctx)  # type: ignore[arg-type]
 
 
+def gradinversion(view: UpdateView | AggregateView, ctx: Setup = CTX, **options: object) -> Reconstruction:
+    return GradInversion(GradInversionConfig(**options)).attack_observe(view, ctx)  # type: ignore[arg-type]
+
+
 ATTACKS = [
     pytest.param(lambda view, **o: invert(view, iterations=30, **o), id="inverting-gradients"),
     pytest.param(lambda view, **o: dlg(view, iterations=30, **{"restarts": 1, **o}), id="dlg"),
     pytest.param(lambda view, **o: cpl(view, iterations=30, **{"restarts": 1, **o}), id="cpl"),
     pytest.param(lambda view, **o: priors(view, iterations=30, **o), id="adversarial-priors"),
+    pytest.param(lambda view, **o: gradinversion(view, iterations=30, **o), id="gradinversion"),
 ]
 Attack = Callable[..., Reconstruction]
 
