@@ -19,9 +19,9 @@ REPORTS = 100
 class Recipe:
     """What is minimised and how: ``mismatch`` [S] of gradients, which also chooses among starts, plus ``penalty`` [S] of x.
 
-    ``start``: the starts [restarts, B, ...] of one capture, drawn on the CPU. ``rate``: the learning rate's factor at a step.
-    ``signed``: Adam sees the sign of the slope. ``look``: what is made of a stack's dummies, the gradient at the broadcast
-    parameters by default; ``graphs``: how many gradients of the model each such look holds.
+    ``start``: the starts [restarts, B, ...] of a stack of one capture, by draws on the CPU. ``rate``: the learning rate's
+    factor at a step. ``signed``: Adam sees the sign of the slope. ``look``: what is made of a stack's dummies, the gradient at
+    the broadcast parameters by default; ``graphs``: how many gradients of the model each such look holds.
     ``noise``: the standard deviation of what each step adds, over its rate.
     """
 
@@ -57,7 +57,8 @@ def _descend(stack: Stack, recipe: Recipe, found: Reconstruction, ctx: Setup, at
     iterations, restarts = recipe.iterations, recipe.restarts
     # A capture's stream gives its starts, then the noise of its steps.
     streams = [ctx.generator(capture.client) for capture in stack.captures]
-    x = torch.cat([recipe.start(stack, stream) for stream in streams]).to(stack.captures[0].row)
+    starts = [recipe.start(stack.take([i]), stream) for i, stream in enumerate(streams)]
+    x = torch.cat([start.to(stack.captures[0].row) for start in starts])
     everything = stack.repeated(restarts)
     snapshots = Snapshots(recipe.snapshots, iterations)
     adam = torch.optim.Adam([x], lr=recipe.lr, betas=recipe.betas)
