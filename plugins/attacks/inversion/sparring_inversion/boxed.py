@@ -1,4 +1,4 @@
-"""Gradient matching by Adam inside the box [0, 1], all starts of all captures at once: what two attacks share."""
+"""Gradient matching by Adam inside the box of inputs, all starts of all captures at once: what several attacks share."""
 
 from __future__ import annotations
 
@@ -14,13 +14,23 @@ from sparring_inversion.matching import Look, Snapshots, Stack, said
 
 REPORTS = 100
 
+Form = Callable[[Tensor], Tensor]
+
+
+def least(loss: Tensor) -> Tensor:
+    """The starts [S] of least ``loss`` [S, restarts], which is finite where any is."""
+    return loss.nan_to_num(torch.inf).argmin(1)
+
 
 @dataclass(frozen=True)
 class Recipe:
     """What is minimised and how: ``mismatch`` [S] of gradients, which also chooses among starts, plus ``penalty`` [S] of x.
 
-    ``start``: the starts [restarts, B, ...] of one capture, drawn on the CPU. ``rate``: the learning rate's factor at a step.
-    ``signed``: Adam sees the sign of the slope.
+    ``start``: the first dummies [restarts, B, ...] of one capture, drawn on the CPU. ``rate``: the learning rate's factor at a
+    step. ``signed``: Adam sees the sign of the slope. ``form``: for a stack, what inputs its dummies stand for; by default
+    they are positions in the box, from 0 to 1, so that a step is a share of it whatever its size (for images, both are the
+    same). ``hold``: what dummies become after a step. ``pool``: of a stack, the dummies [S, restarts, ...] and mismatches
+    [S, restarts] at the end, the inputs [S, B, ...] with their losses [S]; without it, the start of least mismatch.
     """
 
     iterations: int
@@ -33,6 +43,9 @@ class Recipe:
     start: Callable[[Stack, torch.Generator], Tensor]
     mismatch: Callable[[Look, Stack], Tensor]
     penalty: Callable[[Stack], Callable[[Tensor, Look], Tensor]]
+    form: Callable[[Stack], Form] = lambda stack: stack.placed
+    hold: Form = lambda z: z.clamp(0, 1)
+    pool: Callable[[Stack, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
 
 def descend(view: UpdateView | AggregateView, every: Sequence[Stack], recipe: Recipe, ctx: Setup) -> Reconstruction:
@@ -50,34 +63,39 @@ def descend(view: UpdateView | AggregateView, every: Sequence[Stack], recipe: Re
 
 def _descend(stack: Stack, recipe: Recipe, found: Reconstruction, ctx: Setup, at: float, share: float) -> int:
     iterations, restarts = recipe.iterations, recipe.restarts
-    x = torch.cat([recipe.start(stack, ctx.generator(capture.client)) for capture in stack.captures]).to(stack.captures[0].row)
+    z = torch.cat([recipe.start(stack, ctx.generator(capture.client)) for capture in stack.captures]).to(stack.captures[0].row)
     everything = stack.repeated(restarts)
+    form = recipe.form(everything)
     snapshots = Snapshots(recipe.snapshots, iterations)
-    adam = torch.optim.Adam([x], lr=recipe.lr, betas=recipe.betas)
+    adam = torch.optim.Adam([z], lr=recipe.lr, betas=recipe.betas)
     schedule = torch.optim.lr_scheduler.LambdaLR(adam, recipe.rate)
     penalty = recipe.penalty(everything)
-    live = (everything.norms > 0).to(x.dtype)
+    live = (everything.norms > 0).to(z.dtype)
     for step in range(1, iterations + 1):
-        x.requires_grad_()
+        z.requires_grad_()
+        x = form(z)
         look = everything.look(x)
         loss = recipe.mismatch(look, everything)
-        (slope,) = torch.autograd.grad((live * (loss + penalty(x, look))).sum(), x)
-        x.requires_grad_(False)
-        x.grad = slope.sign_() if recipe.signed else slope
+        (slope,) = torch.autograd.grad((live * (loss + penalty(x, look))).sum(), z)
+        z.requires_grad_(False)
+        z.grad = slope.sign_() if recipe.signed else slope
         adam.step()
         schedule.step()
-        x.clamp_(0, 1)
-        snapshots.see(step, x)
+        z.copy_(recipe.hold(z))
+        snapshots.see(step, form(z))
         if step % max(1, iterations // REPORTS) == 0:
             ctx.progress(
                 f"inverting {len(stack)} gradients, loss {float(loss.detach().mean()):.2g}", at + share * step / iterations
             )
+    x = form(z)
     final_loss = recipe.mismatch(everything.look(x), everything).detach()
-    chosen = final_loss.nan_to_num(torch.inf).view(len(stack), restarts).argmin(1)
-    for i, key in enumerate(stack.keys):
-        row = i * restarts + int(chosen[i])
-        found.inputs[key], found.labels[key] = x[row].clone(), stack.labels[i]
-        found.loss[key], found.progress[key] = float(final_loss[row]), snapshots.of(row)
+    chosen = least(final_loss.view(-1, restarts)) + restarts * torch.arange(len(stack), device=z.device)
+    inputs, losses = x[chosen], final_loss[chosen]
+    if recipe.pool is not None:
+        inputs, losses = recipe.pool(stack, z.view(len(stack), restarts, *z.shape[1:]), final_loss.view(-1, restarts))
+    for i, (key, row) in enumerate(zip(stack.keys, chosen.tolist(), strict=True)):
+        found.inputs[key], found.labels[key] = inputs[i], stack.labels[i]
+        found.loss[key], found.progress[key] = float(losses[i]), snapshots.of(row)
     return len(everything) * (iterations + 1)
 
 

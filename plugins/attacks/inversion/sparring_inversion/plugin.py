@@ -1,4 +1,4 @@
-"""Declares the attacks of this distribution; cpl stands in `plugin_matching`, those in closed form in `plugin_analytic`."""
+"""Declares the attacks of this distribution; others stand in `plugin_matching`, `plugin_records` and `plugin_analytic`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sparring.specs import AnySpec, AttackSpec, Reader
 from sparring_inversion.options import FURTHER_STARTS, HISTORY, QUASI_NEWTON_ITERATIONS, STEP, InversionConfig, needs, tap
 from sparring_inversion.plugin_analytic import ANALYTIC, R_GAP
 from sparring_inversion.plugin_matching import MATCHING
+from sparring_inversion.plugin_records import RECORDS
 
 if TYPE_CHECKING:
     from sparring_inversion.dlg import Dlg
@@ -73,4 +74,4 @@ DLG = AttackSpec(
 @hookimpl
 def sparring_plugins() -> Iterable[AnySpec]:
     """The techniques of this distribution."""
-    return (INVERTING_GRADIENTS, DLG, *MATCHING, ANALYTIC, R_GAP)
+    return (INVERTING_GRADIENTS, DLG, *MATCHING, *RECORDS, ANALYTIC, R_GAP)

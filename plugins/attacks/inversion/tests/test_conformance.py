@@ -8,5 +8,6 @@ QUICK = {
     "inverting-gradients": {"iterations": 150, "restarts": 1},
     "dlg": {"iterations": 60, "restarts": 0},
     "cpl": {"iterations": 60, "restarts": 0},
+    "tableak": {"iterations": 150, "restarts": 4},
 }
 test_conformance = conformance(sparring_plugins, fast=QUICK)
