@@ -96,7 +96,7 @@ class Ensemble:
             parts.append(f"of categories to {100 * float(torch.cat(self.sure).mean()):.0f} % (1 - entropy / log k)")
         if any(len(spread) for spread in self.spread):
             parts.append(f"of numbers up to a deviation of {float(torch.cat(self.spread).mean()):.2g} of their range")
-        return (f"tableak: on average the ensemble is sure {' and '.join(parts)}",) if parts else ()
+        return (f"on average the ensemble is sure {' and '.join(parts)}",) if parts else ()
 
 
 def aligned(encoding: Encoding, u: Tensor, loss: Tensor, labels: Tensor) -> Tensor:
