@@ -40,7 +40,7 @@ class ReconstructionGame(Game):
             if not bool(torch.isfinite(found).all()):
                 whom = "the aggregate" if key[1] is None else f"client {key[1]}"
                 raise NumericalError(f"the reconstruction of {whom} in round {key[0]} holds NaN or Inf; lower its step size")
-            for i, j in assigned(found, original.x):
+            for i, j in sorted(assigned(found, original.x), key=lambda pair: pair[1]):
                 x, reference = found[i].detach().cpu(), original.x[j].cpu()
                 pairs.append((reference, x))
                 frames.append([(done, kept[i].cpu()) for done, kept in finding.progress.get(key, ())])
@@ -69,7 +69,8 @@ class ReconstructionGame(Game):
         }
         measures = {name: Measure(average[name], beside[name], interval(values[name])) for name in beside if name in average}
         measures |= {f"psnr_{BASELINES[name]}": Measure(average[name]) for name in BASELINES if name in average}
-        return Score("columns" if truth.columns else "psnr", measures, pairs, truth.mean, frames)
+        each = {name: found for name, found in values.items() if name != "labels"}
+        return Score("columns" if truth.columns else "psnr", measures, pairs, truth.mean, frames, each=each)
 
 
 BASELINES = {"grey": "grey_image", "mean": "mean_image", "prior": "prior_only"}

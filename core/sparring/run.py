@@ -284,7 +284,7 @@ def strict(outcome: Outcome) -> None:
 def as_json(outcome: Outcome) -> dict[str, Any]:
     """The outcome as JSON values; pictures stay apart."""
     scores = {
-        label: {"headline": s.headline, "measures": {name: asdict(m) for name, m in s.measures.items()}}
+        label: {"headline": s.headline, "measures": {name: asdict(m) for name, m in s.measures.items()}, "each": dict(s.each)}
         for label, s in outcome.scores.items()
     }
     plain = {key: value for key, value in vars(outcome).items() if key not in ("scores", "costs")}

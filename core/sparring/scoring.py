@@ -69,7 +69,8 @@ class Score:
     """The measures of a finding, the one that stands in the table first, and originals beside reconstructions.
 
     ``mean``: the mean input, for pictures. ``frames``: of each pair, what the attack had after so many iterations.
-    ``original``: what the first of a pair is called.
+    ``original``: what the first of a pair is called. ``each``: measures of every victim, in the order of the victims, so that
+    two runs on the same ones can be paired.
     """
 
     headline: str
@@ -78,6 +79,7 @@ class Score:
     mean: Tensor | None = None
     frames: Sequence[Sequence[tuple[int, Tensor]]] = ()
     original: str = "original"
+    each: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 class Game(ABC):

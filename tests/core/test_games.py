@@ -209,3 +209,12 @@ def test_records_are_scored_by_columns_beside_the_mean_record() -> None:
     # The mean record is .5 from both ages, and as near to one arm as to the other: it has one arm right.
     assert (score.measures["columns"].value, score.measures["columns"].baseline) == (1, 0.25)
     assert (score.measures["numbers"].baseline, score.measures["categories"].baseline) == (0, 0.5)
+
+
+def test_measures_of_each_victim_stand_in_the_order_of_the_victims() -> None:
+    x, y = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(4)
+    off = torch.tensor([0.0, 0.01, 0.02, 0.04])[:, None, None, None]
+    for order in (torch.arange(4), torch.tensor([2, 0, 3, 1])):
+        each = ReconstructionGame().score(finding((x + off)[order], y[order]), truth(x, y)).each
+        assert each["mse"] == pytest.approx(off.flatten().square().tolist(), abs=1e-7)
+        assert each["label"] == [1, 1, 1, 1]

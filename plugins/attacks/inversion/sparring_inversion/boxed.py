@@ -27,10 +27,14 @@ class Recipe:
     """What is minimised and how: ``mismatch`` [S] of gradients, which also chooses among starts, plus ``penalty`` [S] of x.
 
     ``start``: the first dummies [restarts, B, ...] of one capture, drawn on the CPU. ``rate``: the learning rate's factor at a
-    step. ``signed``: Adam sees the sign of the slope. ``form``: for a stack, what inputs its dummies stand for; by default
-    they are positions in the box, from 0 to 1, so that a step is a share of it whatever its size (for images, both are the
-    same). ``hold``: what dummies become after a step. ``pool``: of a stack, the dummies [S, restarts, ...] and mismatches
-    [S, restarts] at the end, the inputs [S, B, ...] with their losses [S]; without it, the start of least mismatch.
+    step. ``signed``: Adam sees the sign of the slope. ``look``: what is made of a stack's inputs, the gradient at the broadcast
+    parameters by default; ``graphs``: how many gradients of the model each such look holds. ``noise``: the standard deviation
+    of what each step adds to dummies, over its rate.
+
+    ``form``: for a stack, what inputs its dummies stand for; by default they are positions in the box, from 0 to 1, so that a
+    step is a share of it, whatever its size (for images, both are the same). ``hold``: what dummies become after a step.
+    ``pool``: of a stack, the dummies [S, restarts, ...] and mismatches [S, restarts] at the end, the inputs [S, B, ...] with
+    their losses [S]; without it, the start of least mismatch is taken.
     """
 
     iterations: int
@@ -43,6 +47,9 @@ class Recipe:
     start: Callable[[Stack, torch.Generator], Tensor]
     mismatch: Callable[[Look, Stack], Tensor]
     penalty: Callable[[Stack], Callable[[Tensor, Look], Tensor]]
+    look: Callable[[Stack], Callable[[Tensor], Look]] = lambda stack: stack.look
+    graphs: Callable[[Stack], int] = lambda stack: 1
+    noise: float = 0.0
     form: Callable[[Stack], Form] = lambda stack: stack.placed
     hold: Form = lambda z: z.clamp(0, 1)
     pool: Callable[[Stack, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
@@ -55,7 +62,7 @@ def descend(view: UpdateView | AggregateView, every: Sequence[Stack], recipe: Re
     """
     found = Reconstruction(0.0, {}, {}, {}, {})
     evaluations, done = 0, 0
-    for part in [part for stack in every for part in stack.chunks(recipe.restarts)]:
+    for part in [part for stack in every for part in stack.chunks(recipe.restarts * recipe.graphs(stack))]:
         evaluations += _descend(part, recipe, found, ctx, done / len(view.captures), len(part) / len(view.captures))
         done += len(part)
     return Reconstruction(float(evaluations), found.inputs, found.labels, found.loss, found.progress, notes=said(every))
@@ -63,23 +70,28 @@ def descend(view: UpdateView | AggregateView, every: Sequence[Stack], recipe: Re
 
 def _descend(stack: Stack, recipe: Recipe, found: Reconstruction, ctx: Setup, at: float, share: float) -> int:
     iterations, restarts = recipe.iterations, recipe.restarts
-    z = torch.cat([recipe.start(stack, ctx.generator(capture.client)) for capture in stack.captures]).to(stack.captures[0].row)
+    # A capture's stream gives its starts, then the noise of its steps.
+    streams = [ctx.generator(capture.client) for capture in stack.captures]
+    z = torch.cat([recipe.start(stack, stream) for stream in streams]).to(stack.captures[0].row)
     everything = stack.repeated(restarts)
     form = recipe.form(everything)
     snapshots = Snapshots(recipe.snapshots, iterations)
     adam = torch.optim.Adam([z], lr=recipe.lr, betas=recipe.betas)
     schedule = torch.optim.lr_scheduler.LambdaLR(adam, recipe.rate)
-    penalty = recipe.penalty(everything)
+    looked, penalty = recipe.look(everything), recipe.penalty(everything)
     live = (everything.norms > 0).to(z.dtype)
     for step in range(1, iterations + 1):
         z.requires_grad_()
         x = form(z)
-        look = everything.look(x)
+        look = looked(x)
         loss = recipe.mismatch(look, everything)
         (slope,) = torch.autograd.grad((live * (loss + penalty(x, look))).sum(), z)
         z.requires_grad_(False)
         z.grad = slope.sign_() if recipe.signed else slope
         adam.step()
+        if recipe.noise:
+            drawn = torch.cat([torch.randn((restarts, *z.shape[1:]), generator=stream) for stream in streams]).to(z)
+            z.add_(drawn * live.view(-1, *(1 for _ in z.shape[1:])), alpha=recipe.noise * recipe.lr * recipe.rate(step - 1))
         schedule.step()
         z.copy_(recipe.hold(z))
         snapshots.see(step, form(z))
@@ -88,7 +100,7 @@ def _descend(stack: Stack, recipe: Recipe, found: Reconstruction, ctx: Setup, at
                 f"inverting {len(stack)} gradients, loss {float(loss.detach().mean()):.2g}", at + share * step / iterations
             )
     x = form(z)
-    final_loss = recipe.mismatch(everything.look(x), everything).detach()
+    final_loss = recipe.mismatch(looked(x), everything).detach()
     chosen = least(final_loss.view(-1, restarts)) + restarts * torch.arange(len(stack), device=z.device)
     inputs, losses = x[chosen], final_loss[chosen]
     if recipe.pool is not None:
@@ -96,7 +108,7 @@ def _descend(stack: Stack, recipe: Recipe, found: Reconstruction, ctx: Setup, at
     for i, (key, row) in enumerate(zip(stack.keys, chosen.tolist(), strict=True)):
         found.inputs[key], found.labels[key] = inputs[i], stack.labels[i]
         found.loss[key], found.progress[key] = float(losses[i]), snapshots.of(row)
-    return len(everything) * (iterations + 1)
+    return len(everything) * (iterations + 1) * recipe.graphs(stack)
 
 
 def clamped_normal(restarts: int, stack: Stack, generator: torch.Generator) -> Tensor:

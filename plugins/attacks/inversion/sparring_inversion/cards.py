@@ -17,12 +17,12 @@ from sparring_inversion.plugin import DlgConfig, InvertingGradientsConfig
 IMAGES = 6
 
 
-def measured(attack: PassiveAttack[UpdateView | AggregateView]) -> dict[str, float]:
-    """Labels and images that an attack makes of six clients' gradients, of noise in their place, and the null baseline."""
-    victim = tiny_victim(IMAGES, labels=False)
-    found = _reconstructed(attack, victim)
+def measured(attack: PassiveAttack[UpdateView | AggregateView], victim: Victim | None = None) -> dict[str, float]:
+    """Labels and images that an attack makes of updates, by default six gradients, and of noise; and the null baseline."""
+    victim = tiny_victim(IMAGES, labels=False) if victim is None else victim
+    found = reconstructed(attack, victim)
     baseline = [max(psnr(torch.full_like(x, 0.5), x), psnr(victim.mean, x)) for x in victim.images]
-    reached, drowned = _psnr(found, victim), _psnr(_reconstructed(attack, victim.drowned()), victim)
+    reached, drowned = psnrs(found, victim), psnrs(reconstructed(attack, victim.drowned()), victim)
     gains = [a - b for a, b in zip(reached, baseline, strict=True)]
     return {
         "share of labels recovered": fmean(
@@ -36,13 +36,15 @@ def measured(attack: PassiveAttack[UpdateView | AggregateView]) -> dict[str, flo
     }
 
 
-def _reconstructed(attack: PassiveAttack[UpdateView | AggregateView], victim: Victim) -> Reconstruction:
+def reconstructed(attack: PassiveAttack[UpdateView | AggregateView], victim: Victim) -> Reconstruction:
+    """What an attack makes of a victim."""
     found = attack.attack_observe(victim.view, make_setup("attack"))
     assert isinstance(found, Reconstruction)
     return found
 
 
-def _psnr(found: Reconstruction, victim: Victim) -> list[float]:
+def psnrs(found: Reconstruction, victim: Victim) -> list[float]:
+    """PSNR of each image."""
     return [psnr(found.inputs[c.round, c.client][0], x) for c, x in zip(victim.view.captures, victim.images, strict=True)]
 
 

@@ -15,6 +15,7 @@ from sparring.views import AggregateView, Reconstruction, UpdateView
 from sparring_inversion.boxed import Recipe, clamped_normal, descend
 from sparring_inversion.matching import Look, Stack, cosine, stacks, total_variation
 from sparring_inversion.plugin import InvertingGradientsConfig
+from sparring_inversion.plugin_steps import FedavgInversionConfig
 
 MILESTONES = (3 / 8, 5 / 8, 7 / 8)
 
@@ -28,9 +29,9 @@ class InvertingGradients(PassiveAttack[UpdateView | AggregateView]):
 
     over the concatenated gradient; alpha is ``tv``. Adam steps along the sign of the gradient in x', then x' is clamped to
     the box [l, h]: for images [0, 1], which is pixel space (models normalise inside), for records what their columns may be.
-    ``lr`` and starts are shares of the box. Of ``restarts`` starts the one of least final gradient loss is
-    returned, and ``loss`` is that loss: 1 - cosine. A capture of norm 0 has no direction: its start is returned, with loss 1.
-    ``cost`` counts gradient evaluations.
+    ``lr`` and starts are shares of the box. Of ``restarts`` starts the one of least final gradient loss is returned, and
+    ``loss`` is that loss: 1 - cosine. A capture of norm 0 has no direction: its start is returned, with loss 1. ``cost`` counts
+    gradient evaluations.
 
     The published recipe has ``lr`` .1, ``momentum`` .9 and ``tv`` 1e-2 on small nets. The longer mean of signs of the defaults
     replaces the chatter of single signs near the optimum, which leaves a share of starts far from it.
@@ -43,33 +44,29 @@ class InvertingGradients(PassiveAttack[UpdateView | AggregateView]):
 
     @hookimpl
     def attack_observe(self, view: UpdateView | AggregateView, ctx: Setup) -> Reconstruction:
-        config = self.config
-        recipe = Recipe(
-            config.iterations,
-            config.restarts,
-            config.lr,
-            (config.momentum, 0.999),
-            True,
-            config.snapshots,
-            self._rate,
-            self._starts,
-            _mismatch,
-            self._penalty,
-        )
-        return descend(view, stacks(view, config.labels), recipe, ctx)
+        return descend(view, stacks(view, self.config.labels), recipe(self.config), ctx)
 
-    def _rate(self, step: int) -> float:
-        return float(0.1 ** sum(step >= int(m * self.config.iterations) for m in MILESTONES))
 
-    def _penalty(self, stack: Stack) -> Callable[[Tensor, Look], Tensor]:
+def recipe(config: InvertingGradientsConfig | FedavgInversionConfig) -> Recipe:
+    """Signed Adam in the box on 1 - cosine + ``tv`` x total variation, as ``config`` says."""
+
+    def rate(step: int) -> float:
+        return float(0.1 ** sum(step >= int(m * config.iterations) for m in MILESTONES))
+
+    def starts(stack: Stack, generator: torch.Generator) -> Tensor:
+        if config.init == "randn":
+            return clamped_normal(config.restarts, stack, generator)
+        x = torch.rand((config.restarts, *stack.inputs), generator=generator)
+        return 0.5 + 0.01 * (x - 0.5) if config.init == "grey" else x
+
+    def penalty(stack: Stack) -> Callable[[Tensor, Look], Tensor]:
         del stack
-        return lambda x, look: self.config.tv * total_variation(x)
+        return lambda x, look: config.tv * total_variation(x)
 
-    def _starts(self, stack: Stack, generator: torch.Generator) -> Tensor:
-        if self.config.init == "randn":
-            return clamped_normal(self.config.restarts, stack, generator)
-        x = torch.rand((self.config.restarts, *stack.inputs), generator=generator)
-        return 0.5 + 0.01 * (x - 0.5) if self.config.init == "grey" else x
+    betas = (config.momentum, 0.999)
+    return Recipe(
+        config.iterations, config.restarts, config.lr, betas, True, config.snapshots, rate, starts, _mismatch, penalty
+    )
 
 
 def _mismatch(look: Look, stack: Stack) -> Tensor:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -24,14 +24,21 @@ BUDGET = 1 << 25
 
 Where = tuple[int, int | None]
 Gradient = dict[str, Tensor]
+Objective = Callable[[Gradient, Tensor, Tensor], Tensor]
+Moments = dict[str, tuple[Tensor, Tensor]]
+"""Means and unbiased variances over the batch, each [S, C], of what enters BatchNorm layers, by the layer's name."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the model makes of dummies [S, B, ...]: gradients of the mean loss, each [S, ...], and that ``loss`` [S]."""
+    """What the model makes of dummies [S, B, ...]: gradients of the mean loss, each [S, ...], and that ``loss`` [S].
+
+    ``moments``: of the layers that the stack watches.
+    """
 
     gradient: Gradient
     loss: Tensor
+    moments: Moments = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Stack:
     """Captures that answer one broadcast, with their ``labels`` [S, B]: dummies share every forward and backward pass.
 
     ``scales``: by what each row exceeds the gradient of the mean loss. ``notes``: what is to be said about the labels.
+    ``watched``: names of the BatchNorm layers whose moments a look holds.
     """
 
     captures: tuple[Capture, ...]
@@ -46,6 +54,7 @@ class Stack:
     scales: tuple[float, ...]
     loss: LossFn
     notes: tuple[str, ...] = ()
+    watched: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.captures)
@@ -86,23 +95,44 @@ class Stack:
         return squared(self.targets).sqrt()
 
     @cached_property
-    def look(self) -> Callable[[Tensor], Look]:
-        """Of dummies [S, B, ...], what the model makes of them, with a graph to those.
+    def problem(self) -> tuple[Gradient, Objective, Moments]:
+        """The broadcast parameters by name, the mean loss of parameters, inputs [B, ...] and labels [B], and what it notes.
 
-        BatchNorm layers take the statistics of the dummies, as those of clients take the batch's: a module that trains does so.
+        That is what entered the ``watched`` layers. BatchNorm layers take the statistics of the dummies, as those of clients
+        take the batch's: a module that trains does so.
         """
         first = self.captures[0]
         module = first.module().to(first.row.device).requires_grad_(False)
         theta = dict(first.layout.split(first.parameters, "parameter"))
-        for layer in module.modules():
+        seen: Moments = {}
+        for name, layer in module.named_modules():
             if isinstance(layer, _BatchNorm):
                 layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+            if name in self.watched:
+                layer.register_forward_pre_hook(_note(name, seen))
 
         def objective(theta: Gradient, x: Tensor, y: Tensor) -> Tensor:
             return self.loss(Functional(module, theta), Batch(x, y)).mean()
 
-        stacked = vmap(grad_and_value(objective), in_dims=(None, 0, 0))
-        return lambda x: Look(*stacked(theta, x, self.labels))
+        return theta, objective, seen
+
+    @cached_property
+    def look(self) -> Callable[[Tensor], Look]:
+        """Of dummies [S, B, ...], what the model makes of them, with a graph to those."""
+        theta, objective, seen = self.problem
+
+        def both(theta: Gradient, x: Tensor, y: Tensor) -> tuple[Tensor, Moments]:
+            loss = objective(theta, x, y)
+            return loss, dict(seen)
+
+        stacked = vmap(grad_and_value(both, has_aux=True), in_dims=(None, 0, 0))
+
+        def look(x: Tensor) -> Look:
+            gradient, (loss, moments) = stacked(theta, x, self.labels)
+            seen.clear()
+            return Look(gradient, loss, moments)
+
+        return look
 
     def gradient(self, x: Tensor) -> Gradient:
         """Of dummies [S, B, ...], the gradients of the mean loss by parameter name, each [S, ...], with a graph to those."""
@@ -122,6 +152,16 @@ class Stack:
         size = max(1, BUDGET // (copies * max(1, self.captures[0].layout.parameters)))
         for at in range(0, len(self), size):
             yield self.take(range(at, min(at + size, len(self))))
+
+
+def _note(name: str, seen: Moments) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    """A hook that leaves the moments of a layer's input [B, C, ...] in ``seen``."""
+
+    def note(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        axes = [axis for axis in range(args[0].dim()) if axis != 1]
+        seen[name] = args[0].mean(axes), args[0].var(axes)
+
+    return note
 
 
 def squared(gradient: Gradient) -> Tensor:

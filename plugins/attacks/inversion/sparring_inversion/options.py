@@ -27,6 +27,14 @@ class InversionConfig(Config):
     snapshots: int = Field(8, ge=0, le=64, description="intermediate reconstructions that are kept, at equal distances")
 
 
+Init = Literal["randn", "uniform", "grey"]
+
+ADAM_ITERATIONS: Any = Field(1200, ge=1, le=100_000, description="steps of Adam per restart")
+STARTS: Any = Field(2, ge=1, le=64, description="random starts per capture; the least final gradient loss wins")
+TV: Any = Field(3e-3, ge=0, le=10, description="weight of the total variation of the reconstruction")
+ADAM_STEP: Any = Field(0.05, gt=0, le=1, description="first learning rate; times .1 at 3/8, 5/8 and 7/8 of the iterations")
+MOMENTUM: Any = Field(0.98, ge=0, lt=1, description="decay of Adam's mean of signs; .9 is the published recipe's")
+INIT: Any = Field("randn", description="start: N(0, 1) clamped to [0, 1], uniform on [0, 1], or grey (.5) up to 1e-2 of noise")
 QUASI_NEWTON_ITERATIONS: Any = Field(300, ge=1, le=10_000, description="steps of L-BFGS per start")
 FURTHER_STARTS: Any = Field(4, ge=0, le=64, description="further starts for captures whose optimisation diverged")
 STEP: Any = Field(1.0, gt=0, le=1, description="step length of L-BFGS")

@@ -1,18 +1,32 @@
-"""Declares the attacks of this distribution; others stand in `plugin_matching`, `plugin_records` and `plugin_analytic`."""
+"""Declares the attacks of this distribution; the others stand in the modules `plugin_*` beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from sparring.hookspecs import hookimpl
 from sparring.specs import AnySpec, AttackSpec, Reader
-from sparring_inversion.options import FURTHER_STARTS, HISTORY, QUASI_NEWTON_ITERATIONS, STEP, InversionConfig, needs, tap
+from sparring_inversion.options import (
+    ADAM_ITERATIONS,
+    ADAM_STEP,
+    FURTHER_STARTS,
+    HISTORY,
+    INIT,
+    MOMENTUM,
+    QUASI_NEWTON_ITERATIONS,
+    STARTS,
+    STEP,
+    TV,
+    Init,
+    InversionConfig,
+    needs,
+    tap,
+)
 from sparring_inversion.plugin_analytic import ANALYTIC, R_GAP
 from sparring_inversion.plugin_matching import MATCHING
 from sparring_inversion.plugin_records import RECORDS
+from sparring_inversion.plugin_steps import FEDAVG_INVERSION
 
 if TYPE_CHECKING:
     from sparring_inversion.dlg import Dlg
@@ -22,14 +36,12 @@ if TYPE_CHECKING:
 class InvertingGradientsConfig(InversionConfig):
     """Configuration of `inverting-gradients`."""
 
-    iterations: int = Field(1200, ge=1, le=100_000, description="steps of Adam per restart")
-    restarts: int = Field(2, ge=1, le=64, description="random starts per capture; the least final gradient loss wins")
-    tv: float = Field(3e-3, ge=0, le=10, description="weight of the total variation of the reconstruction")
-    lr: float = Field(0.05, gt=0, le=1, description="first learning rate; times .1 at 3/8, 5/8 and 7/8 of the iterations")
-    momentum: float = Field(0.98, ge=0, lt=1, description="decay of Adam's mean of signs; .9 is the published recipe's")
-    init: Literal["randn", "uniform", "grey"] = Field(
-        "randn", description="start: N(0, 1) clamped to [0, 1], uniform on [0, 1], or grey (.5) up to 1e-2 of noise"
-    )
+    iterations: int = ADAM_ITERATIONS
+    restarts: int = STARTS
+    tv: float = TV
+    lr: float = ADAM_STEP
+    momentum: float = MOMENTUM
+    init: Init = INIT
 
 
 class DlgConfig(InversionConfig):
@@ -74,4 +86,4 @@ DLG = AttackSpec(
 @hookimpl
 def sparring_plugins() -> Iterable[AnySpec]:
     """The techniques of this distribution."""
-    return (INVERTING_GRADIENTS, DLG, *MATCHING, *RECORDS, ANALYTIC, R_GAP)
+    return (INVERTING_GRADIENTS, DLG, *MATCHING, FEDAVG_INVERSION, *RECORDS, ANALYTIC, R_GAP)

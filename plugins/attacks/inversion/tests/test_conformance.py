@@ -8,6 +8,8 @@ QUICK = {
     "inverting-gradients": {"iterations": 150, "restarts": 1},
     "dlg": {"iterations": 60, "restarts": 0},
     "cpl": {"iterations": 60, "restarts": 0},
+    "fedavg-inversion": {"iterations": 150, "restarts": 1},
+    "gradinversion": {"iterations": 150, "restarts": 1},
     "tableak": {"iterations": 150, "restarts": 4},
 }
 test_conformance = conformance(sparring_plugins, fast=QUICK)

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparring_inversion.cpl import Cpl
 from sparring_inversion.dlg import Dlg
+from sparring_inversion.gradinversion import GradInversion
 from sparring_inversion.inverting_gradients import InvertingGradients
 from sparring_inversion.lbfgs import lbfgs
 from sparring_inversion.matching import cosine, distance, stacks, total_variation
 from sparring_inversion.plugin import DlgConfig, InvertingGradientsConfig
-from sparring_inversion.plugin_matching import CplConfig
+from sparring_inversion.plugin_matching import CplConfig, GradInversionConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -115,10 +116,15 @@ def cpl(view: UpdateView | AggregateView, ctx: Setup = CTX, **options: object) -
     return Cpl(CplConfig(**options)).attack_observe(view, ctx)  # type: ignore[arg-type]
 
 
+def gradinversion(view: UpdateView | AggregateView, ctx: Setup = CTX, **options: object) -> Reconstruction:
+    return GradInversion(GradInversionConfig(**options)).attack_observe(view, ctx)  # type: ignore[arg-type]
+
+
 ATTACKS = [
     pytest.param(lambda view, **o: invert(view, iterations=30, **o), id="inverting-gradients"),
     pytest.param(lambda view, **o: dlg(view, iterations=30, **{"restarts": 1, **o}), id="dlg"),
     pytest.param(lambda view, **o: cpl(view, iterations=30, **{"restarts": 1, **o}), id="cpl"),
+    pytest.param(lambda view, **o: gradinversion(view, iterations=30, **o), id="gradinversion"),
 ]
 Attack = Callable[..., Reconstruction]
 

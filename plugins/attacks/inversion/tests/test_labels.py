@@ -183,12 +183,15 @@ def test_assumptions_that_do_not_hold_are_noted() -> None:
 
 
 def test_labels_and_scale_are_needs_only_where_they_are_read() -> None:
+    """The settings of the clients' training also where that is simulated and not guessed."""
     for spec in (spec for spec in sparring_plugins() if "labels" in spec.config.model_fields):
         reader = spec.reader  # type: ignore[attr-defined]
-        assert reader.facts(spec.config()).needs == (Knows("architecture"), Knows("labels"))
+        others = {"statistics": "none"} if "statistics" in spec.config.model_fields else {}
+        trains = (Knows("local-settings"),) if "local" in spec.config.model_fields else ()
+        assert reader.facts(spec.config(**others)).needs == (Knows("architecture"), Knows("labels"), *trains)
         for source in ("idlg", "yin", "wainakh"):
-            assert reader.facts(spec.config(labels=source)).needs == (Knows("architecture"),)  # type: ignore[call-arg]
+            assert reader.facts(spec.config(labels=source, **others)).needs == (Knows("architecture"), *trains)
         for source in ("geng", "bias"):
-            needs = reader.facts(spec.config(labels=source)).needs  # type: ignore[call-arg]
+            needs = reader.facts(spec.config(labels=source, **others)).needs
             assert needs == (Knows("architecture"), Knows("local-settings"))
         assert reader.tap(spec.config()).rounds == (0,)

@@ -13,11 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparring_inversion.analytic import Analytic
 from sparring_inversion.cards_records import SHAPE, Records, coded, columns, drawn, records
+from sparring_inversion.cpl import Cpl
 from sparring_inversion.dlg import Dlg
+from sparring_inversion.gradinversion import GradInversion
 from sparring_inversion.inverting_gradients import InvertingGradients
 from sparring_inversion.matching import stacks
 from sparring_inversion.plugin import DlgConfig, InvertingGradientsConfig
 from sparring_inversion.plugin_analytic import AnalyticConfig
+from sparring_inversion.plugin_matching import CplConfig, GradInversionConfig
 from sparring_inversion.plugin_records import TableakConfig
 from sparring_inversion.records import Encoding, box
 from sparring_inversion.tableak import Tableak, aligned, certainty, pooled
@@ -91,6 +94,8 @@ class TestBox:
         for attack in (
             InvertingGradients(InvertingGradientsConfig(iterations=200, restarts=1, snapshots=snapshots)),
             Dlg(DlgConfig(iterations=60, restarts=1, snapshots=snapshots)),
+            Cpl(CplConfig(iterations=60, restarts=1, snapshots=snapshots)),
+            GradInversion(GradInversionConfig(iterations=200, restarts=1, snapshots=snapshots, statistics="none")),
             Tableak(TableakConfig(iterations=60, restarts=2, snapshots=snapshots)),
         ):
             found = attack.attack_observe(victim.view, CTX)

@@ -52,6 +52,28 @@ def psnr_of_the_analytic_attack(noise_multiplier: float, radius: float, size: in
     return -10 * math.log10((noise_multiplier * radius) ** 2 * float(chi2.isf(quantile, size)) / size)
 
 
+def psnr_within_the_box(noise_multiplier: float, radius: float) -> float:
+    r"""The PSNR in dB of the analytic attack that cuts its estimate to [0, 1]: the most, over all inputs of norm ``radius``.
+
+    $-10 \log_{10} \min_{x \in [0, 1]} \mathbb E (\min(\max(x + s Z, 0), 1) - x)^2$, $s = \sigma R$ and Z normal: the law of
+    `psnr_of_the_analytic_attack` where the attacker knows that inputs lie in [0, 1]. At most 3 dB more while s is small.
+    """
+    _positive("noise_multiplier", noise_multiplier)
+    _positive("radius", radius)
+    s = noise_multiplier * radius
+    return -10 * math.log10(min(_cut(k / 200, s) for k in range(101)))
+
+
+def _cut(x: float, s: float) -> float:
+    """The mean squared error of a pixel x under noise of deviation s that is cut to [0, 1]."""
+    error = 0.0
+    for room in (x, 1 - x):
+        t = room / s
+        density = math.exp(-t * t / 2) / math.sqrt(2 * math.pi)
+        error += s * s * (math.erf(t / math.sqrt(2)) / 2 - t * density) + room * room * math.erfc(t / math.sqrt(2)) / 2
+    return error
+
+
 def noise_against_psnr(at_most: float, radius: float, size: int, confidence: float = 0.99) -> float:
     """The least noise multiplier with which the analytic attack stays below ``at_most`` dB with probability ``confidence``.
 

@@ -12,6 +12,7 @@ from sparring_dp.reconstruction import (
     noise_against_psnr,
     noise_against_reconstruction,
     psnr_of_the_analytic_attack,
+    psnr_within_the_box,
     reconstruction_bound,
 )
 
@@ -97,3 +98,20 @@ def test_what_cannot_be_is_refused_with_its_value_and_the_rule() -> None:
 def test_the_readme_says_what_is_computed() -> None:
     assert f"{noise_against_psnr(10.0, radius=28.0, size=784):.4f}" == "0.0120"
     assert f"{noise_against_reconstruction(0.01, at_most=0.1):.3f}" == "0.957"
+
+
+@given(st.floats(0.005, 3))
+def test_cutting_to_the_box_gains_at_most_3_db_and_leaves_the_error_of_a_coin_at_worst(scale: float) -> None:
+    without, cut = -20 * math.log10(scale), psnr_within_the_box(scale, 1.0)
+    assert max(without, 20 * math.log10(2)) - 1e-9 <= cut
+    # Beyond, noise on a black pixel reaches white, and is cut there too.
+    assert scale > 0.15 or cut <= without + 10 * math.log10(2) + 1e-9
+    assert psnr_within_the_box(scale / 4, 4.0) == pytest.approx(cut, abs=1e-9)
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.4, 2.0])
+def test_no_constant_input_has_less_error_in_the_box_than_is_said(scale: float) -> None:
+    z = scale * torch.randn(200_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    errors = [float(((x + z).clamp(0, 1) - x).square().mean()) for x in torch.linspace(0, 1, 41).tolist()]
+    # 200,000 squares of relative deviation sqrt(2), or 1 where half of them are zero: 4 standard errors are 1.8 %.
+    assert psnr_within_the_box(scale, 1.0) == pytest.approx(-10 * math.log10(min(errors)), abs=10 * math.log10(1.018))

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from sparring.signals import DataShape
 from sparring.specs import ModelSpec
-from sparring_zoo.plugin import CNN6_SPEC, CONVNET, LENET_CAFFE, LENET_ZHU, MLP_SPEC, RESNET9
+from sparring_zoo.plugin import CNN6_SPEC, CONVNET, LENET_CAFFE, LENET_ZHU, MLP_SPEC, RESNET9, RESNET20
 from sparring_zoo.resnet import Residual
+from sparring_zoo.resnet20 import Block
 
 CIFAR, MNIST = DataShape((3, 32, 32), 10), DataShape((1, 28, 28), 10)
 SMALL = DataShape((1, 12, 12), 2)
@@ -204,15 +205,37 @@ def resnet9() -> dict[str, float]:
         "parameters on 3x32x32 and 10 classes": _size(network),
         "layers with weights": float(len(layers)),
         "change that a residual pair of zero weights makes": float(change),
-        "coupling of examples with norm group": _coupling("group"),
-        "coupling of examples with norm batch": _coupling("batch"),
+        "coupling of examples with norm group": _coupling(RESNET9, "group"),
+        "coupling of examples with norm batch": _coupling(RESNET9, "batch"),
         "accuracy on stripes": _learnt(_network(RESNET9, SMALL, width=4), steps=20, lr=0.05),
     }
 
 
-def _coupling(norm: str) -> float:
+def resnet20() -> dict[str, float]:
+    """Sizes and depth against the sums of its layers and the paper; shortcuts; coupling of examples; and whether it learns."""
+    network, projected = _network(RESNET20, CIFAR), _network(RESNET20, CIFAR, shortcut="projection")
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    x = torch.rand(2, *CIFAR.inputs, generator=torch.Generator().manual_seed(0))
+    stem = list(network.children())[:-3]
+    with torch.no_grad():
+        for parameter in (p for m in stem if isinstance(m, Block) for p in m.parameters()):
+            parameter.zero_()
+        first, found = nn.Sequential(*stem[:3])(x), nn.Sequential(*stem)(x)
+    change = (found[:, :16] - first[:, :, ::4, ::4]).abs().max() + found[:, 16:].abs().max()
+    return {
+        "parameters on 3x32x32 and 10 classes, shortcut pad": _size(network),
+        "parameters on 3x32x32 and 10 classes, shortcut projection": _size(projected),
+        "layers with weights": float(len(layers)),
+        "change that stages of zero weights make": float(change),
+        "coupling of examples with norm group": _coupling(RESNET20, "group"),
+        "coupling of examples with norm batch": _coupling(RESNET20, "batch"),
+        "accuracy on stripes": _learnt(_network(RESNET20, SMALL, width=4), steps=20, lr=0.05),
+    }
+
+
+def _coupling(spec: ModelSpec[Any], norm: str) -> float:
     """How far the first example's output moves, in training, when the others of its batch are ten times as bright."""
-    network = _network(RESNET9, SMALL, width=4, norm=norm).double().train()
+    network = _network(spec, SMALL, width=4, norm=norm).double().train()
     x = torch.rand(4, *SMALL.inputs, generator=torch.Generator().manual_seed(0)).double()
     with torch.no_grad():
         return float((network(x)[0] - network(torch.cat([x[:1], 10 * x[1:]]))[0]).abs().max())

@@ -1,4 +1,4 @@
-"""Architectures: LeNets of Zhu et al. and of Caffe, a strided ConvNet, CNN6, MLPs, ResNet-9 and U-Net."""
+"""Architectures: LeNets of Zhu et al. and of Caffe, a strided ConvNet, CNN6, MLPs, ResNet-9, ResNet-20 and U-Net."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sparring_zoo.lenet import LeNetCaffe, LeNetZhu
     from sparring_zoo.mlp import MLP
     from sparring_zoo.resnet import ResNet9
+    from sparring_zoo.resnet20 import ResNet20
     from sparring_zoo.unet import UNet
 
 Activation = Literal["relu", "sigmoid", "tanh", "leaky-relu"]
@@ -90,6 +91,21 @@ class ResNet9Config(Config):
     normalise: Normalise = Field(Normalise(), description="affine map of inputs inside the model")
 
 
+class ResNet20Config(Config):
+    """Configuration of `resnet20`."""
+
+    width: int = Field(16, ge=1, le=512, description="channels of the first stage; the last has four times as many")
+    shortcut: Literal["pad", "projection"] = Field(
+        "pad",
+        description="where a stage begins: every second pixel and zeros (option A), or a 1x1 convolution (option B)",
+    )
+    norm: Literal["group", "batch"] = Field(
+        "batch", description="batch: BatchNorm, as in He et al., which couples the examples of a batch; group: per example"
+    )
+    groups: int = Field(8, ge=1, le=1024, description="norm group: groups of channels; gcd(groups, channels) of them are used")
+    normalise: Normalise = Field(Normalise(), description="affine map of inputs inside the model")
+
+
 class UNetConfig(Config):
     """Configuration of `unet`."""
 
@@ -134,6 +150,12 @@ def _resnet9(config: ResNet9Config) -> ResNet9:
     from sparring_zoo.resnet import ResNet9
 
     return ResNet9(config)
+
+
+def _resnet20(config: ResNet20Config) -> ResNet20:
+    from sparring_zoo.resnet20 import ResNet20
+
+    return ResNet20(config)
 
 
 def _unet(config: UNetConfig) -> UNet:
@@ -190,7 +212,14 @@ RESNET9 = ModelSpec(
     build=_resnet9,
     signature=lambda config: PER_EXAMPLE if config.norm == "group" else Signature(keeps=ALL),
 )
-
+RESNET20 = ModelSpec(
+    api=1,
+    name="resnet20",
+    config=ResNet20Config,
+    summary="ResNet-20 of He et al. (2016) for small images, with BatchNorm (or GroupNorm)",
+    build=_resnet20,
+    signature=lambda config: PER_EXAMPLE if config.norm == "group" else Signature(keeps=ALL),
+)
 UNET = ModelSpec(
     api=1,
     name="unet",
@@ -204,4 +233,4 @@ UNET = ModelSpec(
 @hookimpl
 def sparring_plugins() -> Iterable[AnySpec]:
     """The architectures of this distribution."""
-    return (LENET_ZHU, LENET_CAFFE, CONVNET, CNN6_SPEC, MLP_SPEC, RESNET9, UNET)
+    return (LENET_ZHU, LENET_CAFFE, CONVNET, CNN6_SPEC, MLP_SPEC, RESNET9, RESNET20, UNET)

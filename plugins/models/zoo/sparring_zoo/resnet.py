@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sparring.roles import Model
 from sparring.signals import DataShape
 from sparring_zoo.parts import image, normalised
-from sparring_zoo.plugin import ResNet9Config
+from sparring_zoo.plugin import ResNet9Config, ResNet20Config
 
 SMALLEST = 8
 """Three poolings halve the image; one pixel must remain."""
@@ -70,7 +70,9 @@ class ResNet9(Model):
         return normalised("resnet9", self.config.normalise, shape, network)
 
     def _block(self, inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-        norm = (
-            nn.BatchNorm2d(outputs) if self.config.norm == "batch" else nn.GroupNorm(gcd(self.config.groups, outputs), outputs)
-        )
-        return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), norm, nn.ReLU()
+        return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), norm(self.config, outputs), nn.ReLU()
+
+
+def norm(config: ResNet9Config | ResNet20Config, channels: int) -> nn.Module:
+    """The normalisation of ``channels`` that ``config`` asks for."""
+    return nn.BatchNorm2d(channels) if config.norm == "batch" else nn.GroupNorm(gcd(config.groups, channels), channels)

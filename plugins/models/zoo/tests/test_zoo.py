@@ -29,6 +29,7 @@ SMALL = {
     "cnn6": {"deficient": True},
     "mlp": {"hidden": [7]},
     "resnet9": {"width": 4},
+    "resnet20": {"width": 4, "norm": "group"},
 }
 
 
@@ -54,6 +55,9 @@ def size(network: nn.Module) -> int:
         ("mlp", {"hidden": [32, 16]}, (30,), 31 * 32 + 33 * 16 + 17 * 10),
         ("resnet9", {}, (3, 32, 32), 6_573_130),
         ("resnet9", {"norm": "batch"}, (3, 32, 32), 6_573_130),
+        ("resnet20", {}, (3, 32, 32), 269_722),
+        ("resnet20", {"norm": "group"}, (3, 32, 32), 269_722),
+        ("resnet20", {"shortcut": "projection"}, (3, 32, 32), 269_722 + 16 * 32 + 64 + 32 * 64 + 128),
     ],
 )
 def test_number_of_parameters(name: str, options: dict[str, object], inputs: tuple[int, ...], parameters: int) -> None:
@@ -90,7 +94,7 @@ def test_the_global_generator_decides_the_parameters(name: str) -> None:
     assert not torch.equal(rows[0], rows[2])
 
 
-@pytest.mark.parametrize("name", ["lenet-zhu", "convnet", "resnet9"])
+@pytest.mark.parametrize("name", ["lenet-zhu", "convnet", "resnet9", "resnet20"])
 @given(height=st.integers(5, 21), width=st.integers(5, 21), channels=st.integers(1, 3))
 @settings(max_examples=25, deadline=None)
 def test_images_of_any_size_fit_or_are_refused(name: str, height: int, width: int, channels: int) -> None:
@@ -102,7 +106,7 @@ def test_images_of_any_size_fit_or_are_refused(name: str, height: int, width: in
         assert module(name, shape, **SMALL[name])(torch.rand(2, *shape.inputs)).shape == (2, 3)
 
 
-@pytest.mark.parametrize("name", ["lenet-zhu", "convnet", "resnet9"])
+@pytest.mark.parametrize("name", ["lenet-zhu", "convnet", "resnet9", "resnet20"])
 def test_what_is_no_image_is_refused_with_shape_and_fix(name: str) -> None:
     with pytest.raises(DataError, match=rf"'{name}' takes images \[channels, height, width\].*\(30,\).*mlp"):
         module(name, DataShape((30,), 2))
@@ -130,6 +134,44 @@ def test_mlp_without_hidden_layers_is_affine(a: float, b: float) -> None:
     torch.testing.assert_close(network(a * x + b * y) - origin, a * (network(x) - origin) + b * (network(y) - origin))
 
 
+@pytest.mark.parametrize("shortcut", ["pad", "projection"])
+def test_resnet20_is_the_network_of_the_paper(shortcut: str) -> None:
+    network = module("resnet20", DataShape((3, 32, 32), 10), shortcut=shortcut, width=4).double()
+    held = iter(list(network.parameters()))
+
+    def layer(x: torch.Tensor, stride: int = 1) -> torch.Tensor:
+        w, scale, shift = (next(held) for _ in range(3))
+        z = F.conv2d(x, w, stride=stride, padding=w.shape[2] // 2)
+        m, v = z.mean((0, 2, 3), keepdim=True), z.var((0, 2, 3), keepdim=True, unbiased=False)
+        return (z - m) / (v + 1e-5).sqrt() * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+
+    x = torch.rand(3, 3, 32, 32, dtype=torch.float64)
+    h = F.relu(layer(x))
+    for stage in range(3):
+        for block in range(3):
+            stride = 2 if stage and not block else 1
+            z = layer(F.relu(layer(h, stride)))
+            if stride == 1:
+                h = F.relu(z + h)
+            elif shortcut == "projection":
+                h = F.relu(z + layer(h, 2))
+            else:
+                half = h[:, :, ::2, ::2]
+                h = F.relu(z + torch.cat([half, torch.zeros_like(half)], 1))
+    assert h.shape == (3, 16, 8, 8)
+    w, b = held
+    torch.testing.assert_close(network(x), h.mean((2, 3)) @ w.T + b)
+
+
+def test_resnet20_starts_as_he_et_al() -> None:
+    network = module("resnet20", DataShape((3, 32, 32), 10), width=64)
+    for layer in (m for m in network.modules() if isinstance(m, nn.Conv2d)):
+        n = layer.weight.numel()
+        fan = n // layer.out_channels
+        # The sample variance of n normal numbers has relative standard error sqrt(2 / n); five of those are allowed.
+        assert abs(float(layer.weight.detach().double().var()) * fan / 2 - 1) < 5 * (2 / n) ** 0.5
+
+
 @pytest.mark.parametrize("name", ["convnet", "mlp"])
 def test_each_activation_gives_another_function(name: str) -> None:
     x = torch.rand(3, *IMAGES.inputs) - 0.5
@@ -145,7 +187,10 @@ def couples(network: nn.Module) -> bool:
     return not torch.allclose(network(x)[0], network(other)[0], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "options"), [*SMALL.items(), ("resnet9", {"width": 4, "norm": "batch"})])
+COUPLED = [(name, {"width": 4, "norm": "batch"}) for name in ("resnet9", "resnet20")]
+
+
+@pytest.mark.parametrize(("name", "options"), [*SMALL.items(), *COUPLED])
 def test_per_example_is_declared_exactly_where_it_holds(name: str, options: dict[str, object]) -> None:
     spec = SPECS[name]
     signature = spec.facts(spec.config(**options))
