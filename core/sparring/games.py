@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparring.errors import NumericalError
-from sparring.likeness import agreement, assigned, likeness, psnr, recovered, voted
+from sparring.likeness import agreement, assigned, likeness, recovered, voted
 from sparring.scoring import Game, Measure, Score, Truth, Wanted, interval, wilson
 from sparring.views import Finding, Reconstruction, Representatives, Scores
 
@@ -53,8 +53,11 @@ class ReconstructionGame(Game):
             values.setdefault("labels", []).append(recovered(finding.labels[key], original.y))
             if key in finding.prior:
                 prior = finding.prior[key]
-                for i, j in assigned(prior, original.x):
-                    values.setdefault("prior", []).append(psnr(prior[i].detach().cpu(), original.x[j].cpu()))
+                for i, j in sorted(assigned(prior, original.x), key=lambda pair: pair[1]):
+                    sights = likeness(prior[i].detach().cpu(), original.x[j].cpu(), None, truth.decoys)
+                    for name in ("psnr", "ssim", "retrieval"):
+                        if name in sights:
+                            values.setdefault("prior" if name == "psnr" else f"{name}_prior", []).append(sights[name])
         average = {name: sum(v) / len(v) for name, v in values.items()}
         images = [average[name] for name in BASELINES if name in average]
         chance = None if truth.decoys is None else 1 / (1 + len(truth.decoys))
@@ -69,6 +72,7 @@ class ReconstructionGame(Game):
         }
         measures = {name: Measure(average[name], beside[name], interval(values[name])) for name in beside if name in average}
         measures |= {f"psnr_{BASELINES[name]}": Measure(average[name]) for name in BASELINES if name in average}
+        measures |= {f"{name}_only": Measure(average[name]) for name in ("ssim_prior", "retrieval_prior") if name in average}
         each = {name: found for name, found in values.items() if name != "labels"}
         return Score("columns" if truth.columns else "psnr", measures, pairs, truth.mean, frames, each=each)
 
@@ -99,11 +103,9 @@ class ModelInversionGame(Game):
                 raise NumericalError(f"what was found of class {label} holds NaN or Inf; lower the attack's step size")
             images = found.detach().cpu()
             hits += (voted(images, known, flat) == label).tolist()
-            for x in images if label in means else ():
+            for i, x in enumerate(images) if label in means else ():
                 pairs.append((means[label], x))
-                frames.append(
-                    [(done, kept.cpu()) for done, kept in finding.progress.get(label, ())] if len(images) == 1 else []
-                )
+                frames.append([(done, kept[i].cpu()) for done, kept in finding.progress.get(label, ())])
                 nearest = min(classes, key=lambda other: float(torch.dist(x, means[other])))
                 sights = {**likeness(x, means[label], truth.mean), "retrieval": float(nearest == label)}
                 for name, value in sights.items():

@@ -143,7 +143,7 @@ def predictor(built: Built, state: State, user: str) -> Callable[[Tensor], Tenso
     module = built.trainer.model(state)
 
     def raw(inputs: Tensor) -> Tensor:
-        return module(inputs)  # type: ignore[no-any-return]
+        return module(inputs.to(state.row))  # type: ignore[no-any-return]
 
     def answer(inputs: Tensor) -> Tensor:
         responses = Responses(raw(inputs), inputs, user, raw)

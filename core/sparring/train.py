@@ -78,6 +78,8 @@ class FlatModule:
             if segment.role == "frozen":
                 parameters[segment.name].requires_grad_(False)
         self.parameters = {s.name: parameters[s.name] for s in self.trained}
+        # Counters do not travel: every client's begin where the model's own did, whoever trained in this module before.
+        self.counters = [(b, b.clone()) for b in self.module.buffers() if not b.is_floating_point()]
 
     def _tensor(self, name: str) -> Tensor:
         owner, _, leaf = name.rpartition(".")
@@ -112,6 +114,8 @@ class FlatModule:
         self.flat.copy_(self.inward(row[: self.layout.parameters]))
         for segment, tensor in self.others.items():
             tensor.copy_(row[segment.start : segment.stop].view(segment.shape))
+        for counter, initial in self.counters:
+            counter.copy_(initial)
 
     @torch.no_grad()
     def difference(self, start: Tensor, out: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from sparring.layout import Layout
@@ -49,9 +50,14 @@ class Capture:
 
     def module(self) -> nn.Module:
         """The broadcast model, in evaluation mode, with these parameters."""
-        module = self.plan.factory().to(self.row.device, self.row.dtype)
-        self.layout.load(module, self.parameters)
-        return module.eval()
+        return _loaded(self.plan, self.layout, self.parameters.to(self.row))
+
+
+def _loaded(plan: ModelPlan, layout: Layout, row: Tensor) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        module = plan.factory().to(row.device, row.dtype)
+    layout.load(module, row)
+    return module.eval()
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,10 @@ class ModelView(View):
     predict: Callable[[Tensor], Tensor]
     candidates: Tensor | None = None
     targets: Tensor | None = None
+
+    def module(self, k: int = -1) -> nn.Module:
+        """The model that was released in the round ``rounds[k]``, in evaluation mode, behind no defence."""
+        return _loaded(self.plan, self.layout, self.parameters[k])
 
 
 @dataclass(frozen=True)

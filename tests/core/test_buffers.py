@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
 from sparring.build import build
 from sparring.errors import ConfigError
@@ -14,8 +17,17 @@ from sparring.signals import State
 from tests.core.federation import batchnorm, experiment
 
 
-def _played(buffers: str, engine: str, rounds: int = 2) -> tuple[State, object]:
-    made = experiment(model=batchnorm, engine=engine, federation={"buffers": buffers, "precision": "float64"})
+def _cumulative() -> nn.Module:
+    """Statistics as the mean over all batches seen, by a counter that is no part of a row."""
+    module = batchnorm()
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = None
+    return module
+
+
+def _played(buffers: str, engine: str, rounds: int = 2, model: Any = batchnorm) -> tuple[State, object]:
+    made = experiment(model=model, engine=engine, federation={"buffers": buffers, "precision": "float64"})
     (resolved,) = made.resolve().values()
     built = build(resolved, silent)
     state, books = State(built.plan, built.initial, built.layout), Books()
@@ -42,8 +54,10 @@ def test_local_statistics_stay_with_their_client() -> None:
 
 
 @pytest.mark.parametrize("buffers", ["federated", "local"])
-def test_workers_keep_the_same_statistics(buffers: str) -> None:
-    (one, a), (two, b) = _played(buffers, "sequential"), _played(buffers, "workers")
+@pytest.mark.parametrize("model", [batchnorm, _cumulative])
+def test_workers_keep_the_same_statistics(buffers: str, model: Any) -> None:
+    """Statistics that are a mean over all batches too: their counter does not pass from one client to the next."""
+    (one, a), (two, b) = _played(buffers, "sequential", model=model), _played(buffers, "workers", model=model)
     assert torch.allclose(one.row, two.row, rtol=1e-10, atol=1e-12)
     if buffers == "local":
         for client, row in a.work.buffers.items():  # type: ignore[attr-defined]

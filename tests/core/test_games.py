@@ -218,3 +218,25 @@ def test_measures_of_each_victim_stand_in_the_order_of_the_victims() -> None:
         each = ReconstructionGame().score(finding((x + off)[order], y[order]), truth(x, y)).each
         assert each["mse"] == pytest.approx(off.flatten().square().tolist(), abs=1e-7)
         assert each["label"] == [1, 1, 1, 1]
+
+
+def test_progress_of_what_was_found_of_a_class_is_that_of_each_input() -> None:
+    private = classes_of()
+    truth = Truth(mean=private.x.mean(0), private=private, tests=private)
+    two = private.x[private.y == 1][:2]
+    finding = Representatives(1.0, {1: two}, {1: [(5, two * 0.5)]})
+    frames = ModelInversionGame().score(finding, truth).frames
+    assert [[done for done, _ in kept] for kept in frames] == [[5], [5]]
+    assert all(torch.equal(kept[0][1], x * 0.5) for kept, x in zip(frames, two, strict=True))
+
+
+def test_what_is_found_without_the_capture_is_judged_alike() -> None:
+    x, y = torch.rand(2, 1, 12, 12, generator=torch.Generator().manual_seed(0)), torch.arange(2)
+    found = replace(finding(x, y), prior={KEY: x.flip(0)})
+    measures = ReconstructionGame().score(found, replace(truth(x, y), decoys=torch.rand(5, 1, 12, 12))).measures
+    # The prior is the same two images, in another order.
+    assert [measures[f"{name}_prior_only"].value for name in ("psnr", "ssim", "retrieval")] == [
+        100,
+        pytest.approx(1, abs=1e-5),
+        1,
+    ]

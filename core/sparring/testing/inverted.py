@@ -57,7 +57,7 @@ READERS = Scope[Trial](_inverts, lambda s: s.quick())
 
 def _found(trial: Trial, module: nn.Module, world: int = 0) -> Representatives:
     attack = trial.spec.reader.build(trial.config)
-    view = released(attack, tiny_plan(), module, BUDGET)
+    view = released(trial, tiny_plan(), module, BUDGET)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(world)
         finding = attack.attack_observe(view, make_setup(trial.spec.name))

@@ -66,7 +66,7 @@ def _scores(trial: Trial, index: Tensor, world: int = 0) -> Tensor:
     victim = overfitted()
     x, y = victim.x[index], victim.y[index]
     attack = trial.spec.reader.build(trial.config)
-    view = released(attack, _plan(), victim.module, 1000 * len(x), x, y)
+    view = released(trial, _plan(), victim.module, 1000 * len(x), x, y)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(world)
         finding = attack.attack_observe(view, make_setup(trial.spec.name))

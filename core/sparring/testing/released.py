@@ -12,17 +12,19 @@ from sparring.local import cross_entropy
 from sparring.record import budgeted
 from sparring.signals import ModelPlan
 from sparring.testing.kit import Inapplicable
+from sparring.testing.subject import Trial
 from sparring.views import ModelView, QueryView
 
 
 def released(
-    attack: Any, plan: ModelPlan, module: nn.Module, budget: int, x: Tensor | None = None, y: Tensor | None = None
+    trial: Trial, plan: ModelPlan, module: nn.Module, budget: int, x: Tensor | None = None, y: Tensor | None = None
 ) -> Any:
-    """The view of ``module`` that ``attack`` reads; ``x``, ``y``: candidates and their targets."""
-    if ModelView in attack.views:
+    """The view of ``module`` that the attack of ``trial`` taps; ``x``, ``y``: candidates and their targets."""
+    wanted = trial.spec.reader.tap(trial.config).views
+    if "model" in wanted:
         layout = Layout.of(module)
         return ModelView(plan.shape, cross_entropy, (0,), (layout.row(module),), layout, plan, module, x, y)
-    if QueryView in attack.views:
+    if "query" in wanted:
         return QueryView(plan.shape, cross_entropy, budgeted(module, budget), budget, x, y)
     raise Inapplicable("it reads neither a model nor its answers")
 

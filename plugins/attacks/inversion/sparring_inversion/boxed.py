@@ -26,10 +26,10 @@ def least(loss: Tensor) -> Tensor:
 class Recipe:
     """What is minimised and how: ``mismatch`` [S] of gradients, which also chooses among starts, plus ``penalty`` [S] of x.
 
-    ``start``: the first dummies [restarts, B, ...] of one capture, drawn on the CPU. ``rate``: the learning rate's factor at a
-    step. ``signed``: Adam sees the sign of the slope. ``look``: what is made of a stack's inputs, the gradient at the broadcast
-    parameters by default; ``graphs``: how many gradients of the model each such look holds. ``noise``: the standard deviation
-    of what each step adds to dummies, over its rate.
+    ``start``: the first dummies [restarts, B, ...] of a stack of one capture, by draws on the CPU. ``rate``: the learning
+    rate's factor at a step. ``signed``: Adam sees the sign of the slope. ``look``: what is made of a stack's inputs, the
+    gradient at the broadcast parameters by default; ``graphs``: how many gradients of the model each such look holds.
+    ``noise``: the standard deviation of what each step adds to dummies, over its rate.
 
     ``form``: for a stack, what inputs its dummies stand for; by default they are positions in the box, from 0 to 1, so that a
     step is a share of it, whatever its size (for images, both are the same). ``hold``: what dummies become after a step.
@@ -72,7 +72,8 @@ def _descend(stack: Stack, recipe: Recipe, found: Reconstruction, ctx: Setup, at
     iterations, restarts = recipe.iterations, recipe.restarts
     # A capture's stream gives its starts, then the noise of its steps.
     streams = [ctx.generator(capture.client) for capture in stack.captures]
-    z = torch.cat([recipe.start(stack, stream) for stream in streams]).to(stack.captures[0].row)
+    starts = [recipe.start(stack.take([i]), stream) for i, stream in enumerate(streams)]
+    z = torch.cat([start.to(stack.captures[0].row) for start in starts])
     everything = stack.repeated(restarts)
     form = recipe.form(everything)
     snapshots = Snapshots(recipe.snapshots, iterations)

@@ -15,6 +15,7 @@ from sparring.views import AggregateView, Reconstruction, UpdateView
 from sparring_inversion.boxed import Recipe, clamped_normal, descend
 from sparring_inversion.matching import Look, Stack, cosine, stacks, total_variation
 from sparring_inversion.plugin import InvertingGradientsConfig
+from sparring_inversion.plugin_priors import AdversarialPriorsConfig
 from sparring_inversion.plugin_steps import FedavgInversionConfig
 
 MILESTONES = (3 / 8, 5 / 8, 7 / 8)
@@ -47,8 +48,11 @@ class InvertingGradients(PassiveAttack[UpdateView | AggregateView]):
         return descend(view, stacks(view, self.config.labels), recipe(self.config), ctx)
 
 
-def recipe(config: InvertingGradientsConfig | FedavgInversionConfig) -> Recipe:
-    """Signed Adam in the box on 1 - cosine + ``tv`` x total variation, as ``config`` says."""
+def recipe(config: InvertingGradientsConfig | FedavgInversionConfig | AdversarialPriorsConfig) -> Recipe:
+    """Signed Adam in the box on 1 - cosine + ``tv`` x total variation, as ``config`` says.
+
+    Starts are uniform for an ``init`` that is not of inverting-gradients.
+    """
 
     def rate(step: int) -> float:
         return float(0.1 ** sum(step >= int(m * config.iterations) for m in MILESTONES))

@@ -79,6 +79,11 @@ class Stack:
         """The inputs [..., *inputs] at positions ``u`` in the box: u itself where that is [0, 1]."""
         return torch.lerp(*self.box, u)
 
+    def positions(self, x: Tensor) -> Tensor:
+        """Where inputs [..., *inputs] stand in the box, from 0 to 1; 0 where it has no width."""
+        low, high = self.box
+        return ((x.to(low) - low) / (high - low).where(high > low, 1)).clamp(0, 1)
+
     def inside(self, x: Tensor) -> Tensor:
         """Dummies [..., *inputs], clamped to the box."""
         return x.clamp(*self.box)

@@ -8,6 +8,7 @@ QUICK = {
     "inverting-gradients": {"iterations": 150, "restarts": 1},
     "dlg": {"iterations": 60, "restarts": 0},
     "cpl": {"iterations": 60, "restarts": 0},
+    "adversarial-priors": {"iterations": 150},
     "fedavg-inversion": {"iterations": 150, "restarts": 1},
     "gradinversion": {"iterations": 150, "restarts": 1},
     "tableak": {"iterations": 150, "restarts": 4},

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sparring_inversion.adversarial_priors import AdversarialPriors
 from sparring_inversion.cpl import Cpl
 from sparring_inversion.dlg import Dlg
 from sparring_inversion.gradinversion import GradInversion
@@ -17,6 +18,7 @@ from sparring_inversion.lbfgs import lbfgs
 from sparring_inversion.matching import cosine, distance, stacks, total_variation
 from sparring_inversion.plugin import DlgConfig, InvertingGradientsConfig
 from sparring_inversion.plugin_matching import CplConfig, GradInversionConfig
+from sparring_inversion.plugin_priors import AdversarialPriorsConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,7 +28,7 @@ from sparring.keys import Key
 from sparring.layout import Layout
 from sparring.likeness import psnr
 from sparring.local import Batch, Forward, cross_entropy
-from sparring.signals import DataShape, ModelPlan
+from sparring.signals import DataShape, Examples, ModelPlan
 from sparring.views import AggregateView, Capture, LocalSettings, Reconstruction, UpdateView
 
 CTX = Setup(Key(0), "attack")
@@ -116,6 +118,13 @@ def cpl(view: UpdateView | AggregateView, ctx: Setup = CTX, **options: object) -
     return Cpl(CplConfig(**options)).attack_observe(view, ctx)  # type: ignore[arg-type]
 
 
+def priors(view: UpdateView | AggregateView, ctx: Setup = CTX, **options: object) -> Reconstruction:
+    """By an attacker who owns digits that no client of these tests holds."""
+    x, y = digits(1797)
+    ctx = replace(ctx, public=Examples(x[-200:].view(200, *view.shape.inputs), y[-200:]))
+    return AdversarialPriors(AdversarialPriorsConfig(**options)).attack_observe(view, ctx)  # type: ignore[arg-type]
+
+
 def gradinversion(view: UpdateView | AggregateView, ctx: Setup = CTX, **options: object) -> Reconstruction:
     return GradInversion(GradInversionConfig(**options)).attack_observe(view, ctx)  # type: ignore[arg-type]
 
@@ -124,6 +133,7 @@ ATTACKS = [
     pytest.param(lambda view, **o: invert(view, iterations=30, **o), id="inverting-gradients"),
     pytest.param(lambda view, **o: dlg(view, iterations=30, **{"restarts": 1, **o}), id="dlg"),
     pytest.param(lambda view, **o: cpl(view, iterations=30, **{"restarts": 1, **o}), id="cpl"),
+    pytest.param(lambda view, **o: priors(view, iterations=30, **o), id="adversarial-priors"),
     pytest.param(lambda view, **o: gradinversion(view, iterations=30, **o), id="gradinversion"),
 ]
 Attack = Callable[..., Reconstruction]

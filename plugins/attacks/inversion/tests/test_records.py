@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sparring_inversion.adversarial_priors import AdversarialPriors
 from sparring_inversion.analytic import Analytic
 from sparring_inversion.cards_records import SHAPE, Records, coded, columns, drawn, records
 from sparring_inversion.cpl import Cpl
@@ -21,6 +22,7 @@ from sparring_inversion.matching import stacks
 from sparring_inversion.plugin import DlgConfig, InvertingGradientsConfig
 from sparring_inversion.plugin_analytic import AnalyticConfig
 from sparring_inversion.plugin_matching import CplConfig, GradInversionConfig
+from sparring_inversion.plugin_priors import AdversarialPriorsConfig
 from sparring_inversion.plugin_records import TableakConfig
 from sparring_inversion.records import Encoding, box
 from sparring_inversion.tableak import Tableak, aligned, certainty, pooled
@@ -29,7 +31,7 @@ from torch import Tensor
 from sparring.context import Setup
 from sparring.keys import Key
 from sparring.likeness import nearest_code
-from sparring.signals import Column, DataShape
+from sparring.signals import Column, DataShape, Examples
 from sparring.views import Reconstruction, UpdateView
 
 CTX = Setup(Key(0), "attack")
@@ -110,6 +112,19 @@ class TestBox:
             assert measures["columns"].baseline is not None
             assert measures["columns"].value > measures["columns"].baseline + 0.4
 
+    def test_means_of_own_records_are_starts_in_it(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        own = Examples(drawn(40, generator), torch.arange(40) % 2)
+        view = records(3, 1).view
+        still = AdversarialPriors(AdversarialPriorsConfig(iterations=1, lr=1e-6, restarts=1))
+        found = still.attack_observe(view, replace(CTX, public=own))
+        low, high = box(SHAPE, LIKE)
+        for capture in view.captures:
+            assert capture.labels is not None
+            x = found.inputs[capture.round, capture.client]
+            away = (x - own.x[own.y == capture.labels].mean(0)) / (high - low)
+            assert float(away.abs().max()) < 0.01
+
     def test_closed_forms_keep_to_it(self) -> None:
         victim = records(4, 1)
         found = Analytic(AnalyticConfig()).attack_observe(victim.view, CTX)
@@ -128,8 +143,10 @@ class TestBox:
         assert stack.placed(torch.zeros_like(u[0])).equal(low)
         assert stack.placed(torch.ones_like(u[0])).equal(high)
         assert stack.inside(x).equal(x)
+        assert torch.allclose(stack.placed(stack.positions(x)), x, atol=1e-4)
         images = replace(stack, captures=(replace(capture, plan=replace(capture.plan, shape=DataShape(shape.inputs, 2))),))
         assert images.placed(u).equal(u)
+        assert images.positions(u).equal(u)
 
 
 class TestMixtures:

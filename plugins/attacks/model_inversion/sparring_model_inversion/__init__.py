@@ -1,0 +1,1 @@
+"""Model inversion: what a released classifier takes for typical of its classes."""
