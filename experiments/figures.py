@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -114,19 +115,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--into", type=Path, required=True, help="file to write, .png or .svg")
     parser.add_argument("--rero", type=float, metavar="PRIOR", help="draw the reconstruction bound for noise multipliers")
     parser.add_argument("--psnr-law", type=float, metavar="NORM", help="draw the analytic attack's PSNR for this norm")
+    parser.add_argument("--at-most", type=float, metavar="DB", help="with --psnr-law: say which noise keeps PSNR below this")
     given = parser.parse_args(arguments)
     try:
         found = curves(given.run, given.x, given.measure, given.attack)
+        if given.at_most is not None:
+            print(enough(given.at_most, given.psnr_law))
     except (ValueError, IndexError, re.error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    bounds = closed_forms(given.rero, given.psnr_law)
+    known = [point.baseline for points in found.values() for point in points if point.baseline is not None]
+    bounds = closed_forms(given.rero, given.psnr_law, max(known, default=-math.inf))
     print(draw(found, given.into, across=given.across or given.x, up=given.measure, logarithmic=given.log, bounds=bounds))
     return 0
 
 
-def closed_forms(prior: float | None, norm: float | None) -> list[Bound]:
-    """What no attack (``prior``), and not the analytic one for inputs of ``norm``, passes under a noise multiplier."""
+def enough(at_most: float, norm: float | None) -> str:
+    """Which noise keeps the analytic attack at most so good, in words; raises `ValueError` where none does."""
+    from sparring_dp.reconstruction import noise_within_the_box
+
+    if norm is None:
+        raise ValueError(f"--at-most {at_most:g} is a PSNR of inputs of some norm: give that with --psnr-law")
+    return f"at most {at_most:g} dB from a noise multiplier of {noise_within_the_box(at_most, norm):.3g} on"
+
+
+def closed_forms(prior: float | None, norm: float | None, baseline: float) -> list[Bound]:
+    """What no attack (``prior``), and not the analytic one for inputs of ``norm``, passes under a noise multiplier.
+
+    The law of the latter is for who has no prior, and says nothing below the ``baseline`` that is had without any update.
+    """
     from sparring_dp.reconstruction import psnr_within_the_box, reconstruction_bound
 
     bounds = []
@@ -135,7 +152,8 @@ def closed_forms(prior: float | None, norm: float | None) -> list[Bound]:
             Bound(f"bound for any attack (ReRo, prior {prior:.2g})", lambda sigma: reconstruction_bound(prior, sigma))
         )
     if norm is not None:
-        bounds.append(Bound(f"law of the analytic attack, norm {norm:g}", lambda sigma: psnr_within_the_box(sigma, norm)))
+        name = f"law of the analytic attack, norm {norm:g}, or baseline"
+        bounds.append(Bound(name, lambda sigma: max(baseline, psnr_within_the_box(sigma, norm))))
     return bounds
 
 

@@ -37,6 +37,14 @@ def test_a_figure_is_drawn_with_its_closed_forms(tmp_path: Path) -> None:
         assert picture.width > 500
 
 
+def test_it_says_which_noise_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [str(run(tmp_path)), "--x", r"batch (\d+)", "--into", str(tmp_path / "figure.png"), "--at-most"]
+    assert figures.main([*asked, "15", "--psnr-law", "4.2"]) == 0
+    assert "a noise multiplier of 0.0599" in capsys.readouterr().out
+    for wrong in (["15"], ["5", "--psnr-law", "4.2"]):
+        assert figures.main([*asked, *wrong]) == 2
+
+
 @pytest.mark.parametrize(("x", "measure"), [("round", "psnr"), (r"batch (\d+)", "auc"), (r"batch \d+", "psnr"), ("(", "psnr")])
 def test_nothing_to_draw_is_said_and_nothing_written(
     x: str, measure: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -37,12 +37,12 @@ class AdversarialPriors(PassiveAttack[UpdateView | AggregateView]):
     ``cost`` counts gradient evaluations, those of ``prior`` too: with respect to x' alone, there.
 
     $P_y$ are the public examples of the class y; masks of a segmentation have no class, and all examples are its own. A class
-    without any takes all, and without any at all grey is the mean and features count nothing; ``notes`` say so.
+    without any takes all, and ``notes`` say so.
 
     ``prior`` is what the own images alone come to: the same minimisation from the first of the same starts without its first
     term, in which no number of the capture is left but its labels. What a reconstruction shows beyond that leaked.
 
-    Raises `ConfigError` for a model without layers of the kind that ``layers`` names.
+    Raises `ConfigError` for a model without layers of the kind that ``layers`` names, and where there are no public examples.
 
     Source: Usynin, Rueckert, Kaissis 2022, 2203.00481. Which layers count by default, their scale and weights are not theirs.
     """
@@ -62,7 +62,7 @@ class AdversarialPriors(PassiveAttack[UpdateView | AggregateView]):
 
     def _penalty(self, own: Own, plain: Recipe, stack: Stack) -> Callable[[Tensor, Look], Tensor]:
         config, rough = self.config, plain.penalty(stack)
-        if not own or not (config.features or config.style):
+        if not (config.features or config.style):
             return rough
         likeness = Likeness.of(own, stack, config.layers)
 
@@ -76,8 +76,8 @@ class AdversarialPriors(PassiveAttack[UpdateView | AggregateView]):
 def _means(own: Own, uniform: Recipe, stack: Stack, generator: torch.Generator) -> Tensor:
     """Starts [restarts, B, ...] of one capture: the means of own images of its labels, up to 5e-3 of noise."""
     labels = classes(stack.labels, 2)[0].tolist()
-    known = stack.positions(torch.stack([own.of(label).mean(0) for label in labels])) if own else torch.full(stack.inputs, 0.5)
-    return (known.cpu() + 0.01 * (uniform.start(stack, generator) - 0.5)).clamp_(0, 1)
+    means = stack.positions(torch.stack([own.of(label).mean(0) for label in labels])).cpu()
+    return (means + 0.01 * (uniform.start(stack, generator) - 0.5)).clamp_(0, 1)
 
 
 def _blind(stack: Stack) -> Callable[[Tensor], Look]:

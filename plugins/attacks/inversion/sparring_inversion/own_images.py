@@ -31,14 +31,15 @@ TOGETHER = 256
 
 
 class Own:
-    """The attacker's images by class: those of a class that has none are all, and masks have no class but one for all."""
+    """The attacker's images by class: those of a class that has none are all, and masks have no class but one for all.
+
+    Raises `ConfigError` where there is no image at all.
+    """
 
     def __init__(self, examples: Examples | None) -> None:
-        self.x = torch.zeros(0) if examples is None else examples.x
-        self.y = torch.zeros(0, dtype=torch.long) if examples is None else classes(examples.y, 1)
-
-    def __len__(self) -> int:
-        return len(self.x)
+        if examples is None or not len(examples):
+            raise ConfigError("own images: there are 0 public examples, and 1 at least is needed; choose a data set with some")
+        self.x, self.y = examples.x, classes(examples.y, 1)
 
     def of(self, label: int) -> Tensor:
         """The images [n, ...] of a class, or all."""
@@ -47,8 +48,6 @@ class Own:
 
     def notes(self, stacks: Sequence[Stack]) -> tuple[str, ...]:
         """Which classes of captures have no image."""
-        if not len(self):
-            return ("own images: there are none, so that means are grey and features count nothing",)
         wanted = {int(label) for stack in stacks for label in classes(stack.labels, 2).unique()}
         missing = sorted(wanted - {int(label) for label in self.y.unique()})
         what = ", ".join(map(str, missing))

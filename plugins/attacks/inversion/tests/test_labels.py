@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from sparring.layout import Layout
 from sparring.likeness import recovered
 from sparring.local import Batch, Forward, LossFn, cross_entropy
 from sparring.signals import DataShape, ModelPlan
+from sparring.specs import Config
 from sparring.views import Capture, LocalSettings, UpdateView
 
 SOURCES: tuple[Source, ...] = ("idlg", "yin", "wainakh", "geng", "bias")
@@ -188,10 +190,13 @@ def test_labels_and_scale_are_needs_only_where_they_are_read() -> None:
         reader = spec.reader  # type: ignore[attr-defined]
         others = {"statistics": "none"} if "statistics" in spec.config.model_fields else {}
         trains = (Knows("local-settings"),) if "local" in spec.config.model_fields else ()
-        assert reader.facts(spec.config(**others)).needs == (Knows("architecture"), Knows("labels"), *trains)
+
+        def known(config: Config, reader: Any = reader) -> list[object]:
+            return [need for need in reader.facts(config).needs if isinstance(need, Knows)]
+
+        assert known(spec.config(**others)) == [Knows("architecture"), Knows("labels"), *trains]
         for source in ("idlg", "yin", "wainakh"):
-            assert reader.facts(spec.config(labels=source, **others)).needs == (Knows("architecture"), *trains)
+            assert known(spec.config(labels=source, **others)) == [Knows("architecture"), *trains]
         for source in ("geng", "bias"):
-            needs = reader.facts(spec.config(labels=source, **others)).needs
-            assert needs == (Knows("architecture"), Knows("local-settings"))
+            assert known(spec.config(labels=source, **others)) == [Knows("architecture"), Knows("local-settings")]
         assert reader.tap(spec.config()).rounds == (0,)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from scipy.optimize import brentq
 from scipy.stats import chi2, norm
 
 
@@ -62,6 +63,18 @@ def psnr_within_the_box(noise_multiplier: float, radius: float) -> float:
     _positive("radius", radius)
     s = noise_multiplier * radius
     return -10 * math.log10(min(_cut(k / 200, s) for k in range(101)))
+
+
+def noise_within_the_box(at_most: float, radius: float) -> float:
+    """The noise multiplier above which `psnr_within_the_box` is below ``at_most`` dB, for inputs of norm ``radius`` or more.
+
+    Raises `ValueError` where no noise is enough: at 6.02 dB and below, since a coin in place of each pixel has that.
+    """
+    _positive("radius", radius)
+    least = -10 * math.log10(0.25)
+    if not at_most > least + 0.01:
+        raise ValueError(f"at_most is {at_most:g}; noise that is cut to [0, 1] leaves {least:.2f} dB: ask for more than that")
+    return float(brentq(lambda sigma: psnr_within_the_box(sigma, radius) - at_most, 1e-9 / radius, 1e4 / radius))
 
 
 def _cut(x: float, s: float) -> float:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sparring_dp.reconstruction import (
     noise_against_psnr,
     noise_against_reconstruction,
+    noise_within_the_box,
     psnr_of_the_analytic_attack,
     psnr_within_the_box,
     reconstruction_bound,
@@ -115,3 +116,14 @@ def test_no_constant_input_has_less_error_in_the_box_than_is_said(scale: float) 
     errors = [float(((x + z).clamp(0, 1) - x).square().mean()) for x in torch.linspace(0, 1, 41).tolist()]
     # 200,000 squares of relative deviation sqrt(2), or 1 where half of them are zero: 4 standard errors are 1.8 %.
     assert psnr_within_the_box(scale, 1.0) == pytest.approx(-10 * math.log10(min(errors)), abs=10 * math.log10(1.018))
+
+
+@given(st.floats(6.1, 60), st.floats(0.5, 50))
+def test_the_noise_that_brings_the_psnr_down_inverts_the_law(at_most: float, radius: float) -> None:
+    assert psnr_within_the_box(noise_within_the_box(at_most, radius), radius) == pytest.approx(at_most, abs=1e-6)
+
+
+@pytest.mark.parametrize("at_most", [6.02, 0.0, math.nan])
+def test_no_noise_brings_the_psnr_below_that_of_a_coin(at_most: float) -> None:
+    with pytest.raises(ValueError, match=r"leaves 6\.02 dB"):
+        noise_within_the_box(at_most, 1.0)
