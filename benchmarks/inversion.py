@@ -1,9 +1,9 @@
 """Restart-iterations per second of `inverting-gradients` against the plain loop, as ratios in one run.
 
 Run: python benchmarks/inversion.py [--repeats 5]. The plain loop is what is usually written: ``torch.autograd.grad`` with
-``create_graph=True``, one restart at a time, the same objective, box and signed Adam. One 32x32 image, labels known, an untrained
-network; both with the threads that torch takes by itself. A ratio of 2 means twice as many restart-iterations in the same time.
-Nothing else should run on the machine.
+``create_graph=True``, one restart at a time, the same objective, box and signed Adam. One 32x32 image, labels known, an
+untrained network; both with the threads that torch takes by itself. A ratio of 2 means twice as many restart-iterations in the
+same time. Nothing else should run on the machine.
 """
 
 from __future__ import annotations

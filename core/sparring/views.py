@@ -165,7 +165,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Reconstruction(Finding):
-    """Reconstructed inputs [B, ...] in [0, 1] and labels [B] per capture, keyed by (round, client; None: an aggregate).
+    """Reconstructed inputs [B, ...] and labels [B] per capture, keyed by (round, client; None: an aggregate).
+
+    Images are in [0, 1], records where their columns may be.
 
     ``prior``: what the attack would have found without the capture, where it knows more than that: the same pipeline on
     another's row, or its start. It is scored beside the reconstruction, which must beat it.

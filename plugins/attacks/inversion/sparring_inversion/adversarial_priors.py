@@ -76,7 +76,7 @@ class AdversarialPriors(PassiveAttack[UpdateView | AggregateView]):
 def _means(own: Own, uniform: Recipe, stack: Stack, generator: torch.Generator) -> Tensor:
     """Starts [restarts, B, ...] of one capture: the means of own images of its labels, up to 5e-3 of noise."""
     labels = classes(stack.labels, 2)[0].tolist()
-    means = torch.stack([own.of(label).mean(0) for label in labels]).cpu()
+    means = stack.positions(torch.stack([own.of(label).mean(0) for label in labels])).cpu()
     return (means + 0.01 * (uniform.start(stack, generator) - 0.5)).clamp_(0, 1)
 
 

@@ -13,12 +13,13 @@ from sparring.roles import PassiveAttack
 from sparring.views import AggregateView, Capture, Reconstruction, UpdateView
 from sparring_inversion.matching import scale_of
 from sparring_inversion.plugin_analytic import AnalyticConfig
+from sparring_inversion.records import box
 from sparring_inversion.structure import Forward, Grads, Say, UnmetError, gradients, grey, labelled, noted, probe
 
 LIVE = 1e-5
 """Share of the largest bias gradient below which a row counts as inactive: the rest of a sum in float32."""
 AGREED = 1e-5
-"""Difference in [0, 1] up to which two rows' candidates agree: examples of one class give mixtures that are close."""
+"""Difference up to which two rows' candidates agree: examples of one class give mixtures that are close."""
 ALIKE = 1e-3
 """Difference up to which two candidates are not both returned."""
 EXPLAINED = 1e-4
@@ -36,13 +37,14 @@ class Analytic(PassiveAttack[UpdateView | AggregateView]):
     exact for any loss, any layers behind, any scale of the update, and any number of local steps without weight decay.
 
     For B examples each row with $\partial_{b_i} L \ne 0$ has the candidate $\partial_{W_i} L / \partial_{b_i} L$: exact for
-    rows that are active for one example alone, else a mixture. Candidates in [0, 1] on which most rows agree come first, then
-    others in [0, 1], then those that leave it least; no two alike. Labels stand in ascending order, not in that of the inputs.
+    rows that are active for one example alone, else a mixture. Candidates in the box of inputs on which most rows agree
+    come first, then others in the box, then those that leave it least; no two alike. Labels stand in ascending order, not in
+    that of the inputs.
 
     What stands before the layer, such as a normalisation, must be affine in each number, and is undone. Where the first layer
-    with parameters is no such layer, has or sends no bias, or the update is zero, the result is grey. ``notes`` say which
-    assumption failed. ``loss`` is the share of the gradient's squared norm that the inputs do not explain; ``cost`` counts
-    forward passes of probes: no gradient is evaluated.
+    with parameters is no such layer, has or sends no bias, or the update is zero, the result is grey, the middle of the
+    box. ``notes`` say which assumption failed. ``loss`` is the share of the gradient's squared norm that the inputs do not
+    explain; ``cost`` counts forward passes of probes: no gradient is evaluated.
 
     Source: Phong, Aono, Hayashi, Wang, Moriai, IEEE TIFS 13(5), 2018, section III; 10.1109/TIFS.2017.2787987.
     """
@@ -62,7 +64,7 @@ class Analytic(PassiveAttack[UpdateView | AggregateView]):
             found.labels[key] = labelled(capture, scale_of(capture, view))
             try:
                 x, found.loss[key] = _solve(capture, reasons.append)
-                found.inputs[key] = x.to(capture.row).clamp(0, 1)
+                found.inputs[key] = x.to(capture.row).clamp(*box(capture.plan.shape, capture.row))
             except UnmetError as reason:
                 reasons.append(str(reason))
         notes = noted(reasons, len(captures))
@@ -85,14 +87,15 @@ def _solve(capture: Capture, say: Say) -> tuple[Tensor, float]:
     order = order[b[order].abs() > LIVE * b.abs().max()]
     candidates = W[order] / b[order, None]
     x = forward.undo(candidates)
-    chosen, agreed = _choose(x.flatten(1), capture.examples)
+    outside = (x - x.clamp(*box(capture.plan.shape, x))).flatten(1).abs().amax(1)
+    chosen, agreed = _choose(x.flatten(1), outside, capture.examples)
     missing = capture.examples - len(chosen)
     if agreed < capture.examples:
         say(
             f"{capture.examples} examples are mixed: not every one has rows of its own on which these agree, and what stands "
             "for the others is single rows, which may be mixtures, or grey"
         )
-    return torch.cat([x[chosen], x.new_full((missing, *x.shape[1:]), 0.5)]), _unexplained(W, candidates[chosen])
+    return torch.cat([x[chosen], grey(capture)[:missing].to(x)]), _unexplained(W, candidates[chosen])
 
 
 def _first(forward: Forward, gradient: Grads) -> tuple[Tensor, Tensor]:
@@ -115,10 +118,12 @@ def _first(forward: Forward, gradient: Grads) -> tuple[Tensor, Tensor]:
     return W / peak, b / peak
 
 
-def _choose(x: Tensor, wanted: int) -> tuple[Tensor, int]:
-    """The rows of at most ``wanted`` candidates ``x`` [L, n], no two alike, and how many of them other rows agree on."""
+def _choose(x: Tensor, outside: Tensor, wanted: int) -> tuple[Tensor, int]:
+    """The rows of at most ``wanted`` candidates ``x`` [L, n], no two alike, and how many of them other rows agree on.
+
+    ``outside`` [L]: how far they leave the box of inputs.
+    """
     apart = torch.cdist(x, x, p=torch.inf).fill_diagonal_(0)
-    outside = (x - x.clamp(0, 1)).abs().amax(1)
     score = torch.where(outside <= AGREED, (apart <= AGREED).sum(1).to(x), -outside)
     chosen = []
     left = torch.ones_like(outside, dtype=torch.bool)

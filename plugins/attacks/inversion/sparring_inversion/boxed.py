@@ -1,4 +1,4 @@
-"""Gradient matching by Adam inside the box [0, 1], all starts of all captures at once: what several attacks share."""
+"""Gradient matching by Adam inside the box of inputs, all starts of all captures at once: what several attacks share."""
 
 from __future__ import annotations
 
@@ -14,15 +14,27 @@ from sparring_inversion.matching import Look, Snapshots, Stack, said
 
 REPORTS = 100
 
+Form = Callable[[Tensor], Tensor]
+
+
+def least(loss: Tensor) -> Tensor:
+    """The starts [S] of least ``loss`` [S, restarts], which is finite where any is."""
+    return loss.nan_to_num(torch.inf).argmin(1)
+
 
 @dataclass(frozen=True)
 class Recipe:
     """What is minimised and how: ``mismatch`` [S] of gradients, which also chooses among starts, plus ``penalty`` [S] of x.
 
-    ``start``: the starts [restarts, B, ...] of a stack of one capture, by draws on the CPU. ``rate``: the learning rate's
-    factor at a step. ``signed``: Adam sees the sign of the slope. ``look``: what is made of a stack's dummies, the gradient at
-    the broadcast parameters by default; ``graphs``: how many gradients of the model each such look holds.
-    ``noise``: the standard deviation of what each step adds, over its rate.
+    ``start``: the first dummies [restarts, B, ...] of a stack of one capture, by draws on the CPU. ``rate``: the learning
+    rate's factor at a step. ``signed``: Adam sees the sign of the slope. ``look``: what is made of a stack's inputs, the
+    gradient at the broadcast parameters by default; ``graphs``: how many gradients of the model each such look holds.
+    ``noise``: the standard deviation of what each step adds to dummies, over its rate.
+
+    ``form``: for a stack, what inputs its dummies stand for; by default they are positions in the box, from 0 to 1, so that a
+    step is a share of it, whatever its size (for images, both are the same). ``hold``: what dummies become after a step.
+    ``pool``: of a stack, the dummies [S, restarts, ...] and mismatches [S, restarts] at the end, the inputs [S, B, ...] with
+    their losses [S]; without it, the start of least mismatch is taken.
     """
 
     iterations: int
@@ -38,6 +50,9 @@ class Recipe:
     look: Callable[[Stack], Callable[[Tensor], Look]] = lambda stack: stack.look
     graphs: Callable[[Stack], int] = lambda stack: 1
     noise: float = 0.0
+    form: Callable[[Stack], Form] = lambda stack: stack.placed
+    hold: Form = lambda z: z.clamp(0, 1)
+    pool: Callable[[Stack, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
 
 def descend(view: UpdateView | AggregateView, every: Sequence[Stack], recipe: Recipe, ctx: Setup) -> Reconstruction:
@@ -58,39 +73,42 @@ def _descend(stack: Stack, recipe: Recipe, found: Reconstruction, ctx: Setup, at
     # A capture's stream gives its starts, then the noise of its steps.
     streams = [ctx.generator(capture.client) for capture in stack.captures]
     starts = [recipe.start(stack.take([i]), stream) for i, stream in enumerate(streams)]
-    x = torch.cat([start.to(stack.captures[0].row) for start in starts])
+    z = torch.cat([start.to(stack.captures[0].row) for start in starts])
     everything = stack.repeated(restarts)
+    form = recipe.form(everything)
     snapshots = Snapshots(recipe.snapshots, iterations)
-    adam = torch.optim.Adam([x], lr=recipe.lr, betas=recipe.betas)
+    adam = torch.optim.Adam([z], lr=recipe.lr, betas=recipe.betas)
     schedule = torch.optim.lr_scheduler.LambdaLR(adam, recipe.rate)
     looked, penalty = recipe.look(everything), recipe.penalty(everything)
-    live = (everything.norms > 0).to(x.dtype)
+    live = (everything.norms > 0).to(z.dtype)
     for step in range(1, iterations + 1):
-        x.requires_grad_()
+        z.requires_grad_()
+        x = form(z)
         look = looked(x)
         loss = recipe.mismatch(look, everything)
-        (slope,) = torch.autograd.grad((live * (loss + penalty(x, look))).sum(), x)
-        x.requires_grad_(False)
-        x.grad = slope.sign_() if recipe.signed else slope
+        (slope,) = torch.autograd.grad((live * (loss + penalty(x, look))).sum(), z)
+        z.requires_grad_(False)
+        z.grad = slope.sign_() if recipe.signed else slope
         adam.step()
         if recipe.noise:
-            drawn = torch.cat([torch.randn((restarts, *stack.inputs), generator=stream) for stream in streams])
-            x.add_(
-                drawn.to(x) * live.view(-1, *(1 for _ in stack.inputs)), alpha=recipe.noise * recipe.lr * recipe.rate(step - 1)
-            )
+            drawn = torch.cat([torch.randn((restarts, *z.shape[1:]), generator=stream) for stream in streams]).to(z)
+            z.add_(drawn * live.view(-1, *(1 for _ in z.shape[1:])), alpha=recipe.noise * recipe.lr * recipe.rate(step - 1))
         schedule.step()
-        x.clamp_(0, 1)
-        snapshots.see(step, x)
+        z.copy_(recipe.hold(z))
+        snapshots.see(step, form(z))
         if step % max(1, iterations // REPORTS) == 0:
             ctx.progress(
                 f"inverting {len(stack)} gradients, loss {float(loss.detach().mean()):.2g}", at + share * step / iterations
             )
+    x = form(z)
     final_loss = recipe.mismatch(looked(x), everything).detach()
-    chosen = final_loss.nan_to_num(torch.inf).view(len(stack), restarts).argmin(1)
-    for i, key in enumerate(stack.keys):
-        row = i * restarts + int(chosen[i])
-        found.inputs[key], found.labels[key] = x[row].clone(), stack.labels[i]
-        found.loss[key], found.progress[key] = float(final_loss[row]), snapshots.of(row)
+    chosen = least(final_loss.view(-1, restarts)) + restarts * torch.arange(len(stack), device=z.device)
+    inputs, losses = x[chosen], final_loss[chosen]
+    if recipe.pool is not None:
+        inputs, losses = recipe.pool(stack, z.view(len(stack), restarts, *z.shape[1:]), final_loss.view(-1, restarts))
+    for i, (key, row) in enumerate(zip(stack.keys, chosen.tolist(), strict=True)):
+        found.inputs[key], found.labels[key] = inputs[i], stack.labels[i]
+        found.loss[key], found.progress[key] = float(losses[i]), snapshots.of(row)
     return len(everything) * (iterations + 1) * recipe.graphs(stack)
 
 

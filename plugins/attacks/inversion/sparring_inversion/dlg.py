@@ -21,10 +21,11 @@ class Dlg(PassiveAttack[UpdateView | AggregateView]):
     r"""Reconstructs the inputs behind an update from the gradient itself.
 
     $\arg\min_{x'} \sum_l \|\nabla_{\theta_l} L(x', y) - \nabla_{\theta_l} L(x, y)\|_2^2$ by L-BFGS from x' ~ N(0, 1), without a
-    box; the iterate of least loss is returned, clamped to [0, 1]. Labels are granted or recovered, never optimised: with
-    ``labels: idlg`` this is iDLG. A start whose loss stays above 1e-2 of the captured gradient's squared norm has diverged: it
-    is drawn anew, at most ``restarts`` times, and the start of least loss wins. ``loss`` is that ratio. A capture of norm 0 has
-    no gradient to match: its start is returned, with loss 1. ``cost`` counts gradient evaluations.
+    box; the iterate of least loss is returned, clamped to [0, 1] or, of records, to what their columns may be. Labels are
+    granted or recovered, never optimised: with ``labels: idlg`` this is iDLG. A start whose loss stays above 1e-2 of the
+    captured gradient's squared norm has diverged: it is drawn anew, at most ``restarts`` times, and the start of least loss
+    wins. ``loss`` is that ratio. A capture of norm 0 has no gradient to match: its start is returned, with loss 1. ``cost``
+    counts gradient evaluations.
 
     A row must be a gradient: under other settings than FedSGD, grant ``local-settings``, so that the update is divided by lr.
 

@@ -30,9 +30,9 @@ class GradInversion(PassiveAttack[UpdateView | AggregateView]):
     mu_l and sigma_l^2 are taken over the batch at the input of BatchNorm layer l, what they are held to is said by
     ``statistics``; the last mean is over the ``restarts`` seeds of a capture, norms of x' are means over its numbers. Adam with
     a warm-up and a cosine; a step at rate lambda adds N(0, (lambda alpha_n)^2), alpha_n being ``noise``; then x' is clamped to
-    [0, 1]. The seed of least final gradient loss is returned, and ``loss`` is that: the relative squared distance. A capture of
-    norm 0 has no gradient to match: its start is returned, with loss 1. ``cost`` counts gradient evaluations. A row must be a
-    gradient: under other settings than FedSGD, grant ``local-settings``.
+    the box. The seed of least final gradient loss is returned, and ``loss`` is that: the relative squared distance. A capture
+    of norm 0 has no gradient to match: its start is returned, with loss 1. ``cost`` counts gradient evaluations. A row must be
+    a gradient: under other settings than FedSGD, grant ``local-settings``.
 
     Seeds have a batch's labels in one order, so that slots of the same label are held together; a slot whose label another one
     of its batch has too could be that one in another seed, and is left alone. The paper's registration of seeds (shifts found

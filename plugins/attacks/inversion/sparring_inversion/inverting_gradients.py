@@ -25,13 +25,14 @@ MILESTONES = (3 / 8, 5 / 8, 7 / 8)
 class InvertingGradients(PassiveAttack[UpdateView | AggregateView]):
     r"""Reconstructs the inputs behind an update from its direction.
 
-    $\arg\min_{x' \in [0,1]^n} 1 - \frac{\langle \nabla_\theta L(x, y), \nabla_\theta L(x', y) \rangle}
+    $\arg\min_{x' \in [l, h]} 1 - \frac{\langle \nabla_\theta L(x, y), \nabla_\theta L(x', y) \rangle}
     {\|\nabla_\theta L(x, y)\|_2 \|\nabla_\theta L(x', y)\|_2} + \alpha TV(x')$
 
     over the concatenated gradient; alpha is ``tv``. Adam steps along the sign of the gradient in x', then x' is clamped to
-    [0, 1], which is pixel space: models normalise inside. Of ``restarts`` starts the one of least final gradient loss is
-    returned, and ``loss`` is that loss: 1 - cosine. A capture of norm 0 has no direction: its start is returned, with loss 1.
-    ``cost`` counts gradient evaluations.
+    the box [l, h]: for images [0, 1], which is pixel space (models normalise inside), for records what their columns may be.
+    ``lr`` and starts are shares of the box. Of ``restarts`` starts the one of least final gradient loss is returned, and
+    ``loss`` is that loss: 1 - cosine. A capture of norm 0 has no direction: its start is returned, with loss 1. ``cost`` counts
+    gradient evaluations.
 
     The published recipe has ``lr`` .1, ``momentum`` .9 and ``tv`` 1e-2 on small nets. The longer mean of signs of the defaults
     replaces the chatter of single signs near the optimum, which leaves a share of starts far from it.

@@ -26,7 +26,7 @@ def match(
 ) -> Reconstruction:
     r"""Minimises $\|g(x') - g^*\|_2^2$ + ``penalty`` [S] without a box, from ``start`` [B, ...] of each capture, on the CPU.
 
-    Of the iterates that of least distance is taken, clamped to [0, 1]; a start whose relative distance stays above 1e-2 is
+    Of the iterates that of least distance is taken, clamped to the box; a start whose relative distance stays above 1e-2 is
     drawn anew, at most ``config.restarts`` times, and the least distance wins. ``loss`` is that distance over the gradient's
     squared norm: what the penalty comes to does not count. ``cost`` counts gradient evaluations.
     """
@@ -53,7 +53,7 @@ def _match(
         evaluations += len(part) * (config.iterations + 1)
         for row, (i, key) in enumerate(zip(pending, part.keys, strict=True)):
             if attempt == 0 or loss[row] < found.loss[key]:
-                found.inputs[key], found.labels[key] = x[row].clamp(0, 1), stack.labels[i]
+                found.inputs[key], found.labels[key] = stack.inside(x[row]), stack.labels[i]
                 found.loss[key], found.progress[key] = float(loss[row]), snapshots.of(row)
         pending = [i for i in pending if stack.norms[i] > 0 and not found.loss[stack.keys[i]] < DIVERGED]
         if not pending:
@@ -81,7 +81,7 @@ def _descend(
     for step, (x, _) in enumerate(lbfgs(evaluate, x0.flatten(1), config.lr, config.history)):
         better = distances[0] < least
         least, best = torch.where(better, distances[0], least), torch.where(better[:, None], x, best)
-        snapshots.see(step, best.view_as(x0))
+        snapshots.see(step, stack.inside(best.view_as(x0)))
         if step == config.iterations:
             break
     return best.view_as(x0), least / unit

@@ -17,6 +17,7 @@ from sparring.errors import ConfigError
 from sparring.local import Batch, Functional, LossFn
 from sparring.views import AggregateView, Capture, LocalSettings, UpdateView
 from sparring_inversion.labels import Source, head, recover
+from sparring_inversion.records import box
 
 BUDGET = 1 << 25
 """Numbers of dummy gradients that are held at once: bounds memory, whatever the number of captures and restarts."""
@@ -68,6 +69,24 @@ class Stack:
         """The shape [B, ...] of one capture's reconstruction."""
         first = self.captures[0]
         return (first.examples, *first.plan.shape.inputs)
+
+    @cached_property
+    def box(self) -> tuple[Tensor, Tensor]:
+        """The least and the greatest value of every input, which broadcast to dummies [S, B, ...]."""
+        return box(self.captures[0].plan.shape, self.captures[0].row)
+
+    def placed(self, u: Tensor) -> Tensor:
+        """The inputs [..., *inputs] at positions ``u`` in the box: u itself where that is [0, 1]."""
+        return torch.lerp(*self.box, u)
+
+    def positions(self, x: Tensor) -> Tensor:
+        """Where inputs [..., *inputs] stand in the box, from 0 to 1; 0 where it has no width."""
+        low, high = self.box
+        return ((x.to(low) - low) / (high - low).where(high > low, 1)).clamp(0, 1)
+
+    def inside(self, x: Tensor) -> Tensor:
+        """Dummies [..., *inputs], clamped to the box."""
+        return x.clamp(*self.box)
 
     @cached_property
     def targets(self) -> Gradient:
@@ -241,7 +260,7 @@ def local_steps(capture: Capture, settings: LocalSettings | None) -> int:
 
 
 class Snapshots:
-    """Keeps ``wanted`` intermediate dummies at equal distances over ``iterations``: memory does not grow with these."""
+    """Keeps ``wanted`` intermediate inputs at equal distances over ``iterations``: memory does not grow with these."""
 
     def __init__(self, wanted: int, iterations: int) -> None:
         self.at = {round(k * iterations / wanted) for k in range(1, wanted + 1)} if wanted else set()
@@ -254,4 +273,4 @@ class Snapshots:
 
     def of(self, row: int) -> list[tuple[int, Tensor]]:
         """The snapshots of one row of the stack."""
-        return [(done, x[row].clamp(0, 1)) for done, x in self.kept]
+        return [(done, x[row]) for done, x in self.kept]

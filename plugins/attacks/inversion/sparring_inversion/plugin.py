@@ -26,6 +26,7 @@ from sparring_inversion.options import (
 from sparring_inversion.plugin_analytic import ANALYTIC, R_GAP
 from sparring_inversion.plugin_matching import MATCHING
 from sparring_inversion.plugin_priors import PRIORS
+from sparring_inversion.plugin_records import RECORDS
 from sparring_inversion.plugin_steps import FEDAVG_INVERSION
 
 if TYPE_CHECKING:
@@ -86,4 +87,4 @@ DLG = AttackSpec(
 @hookimpl
 def sparring_plugins() -> Iterable[AnySpec]:
     """The techniques of this distribution."""
-    return (INVERTING_GRADIENTS, DLG, *MATCHING, FEDAVG_INVERSION, *PRIORS, ANALYTIC, R_GAP)
+    return (INVERTING_GRADIENTS, DLG, *MATCHING, FEDAVG_INVERSION, *PRIORS, *RECORDS, ANALYTIC, R_GAP)

@@ -17,6 +17,7 @@ from sparring.views import AggregateView, Capture, Reconstruction, UpdateView
 from sparring_inversion.last_layer import Begun, begin
 from sparring_inversion.matching import Stack, distance, scale_of
 from sparring_inversion.plugin_analytic import RGapConfig
+from sparring_inversion.records import box
 from sparring_inversion.structure import Forward, Grads, Link, Say, UnmetError, gradients, grey, labelled, noted, probe
 from sparring_inversion.systems import Counts, System
 
@@ -72,7 +73,8 @@ class RGap(PassiveAttack[UpdateView | AggregateView]):
             found.inputs[key], found.labels[key] = grey(capture), labelled(capture, scale)
             try:
                 x, label = self._solve(capture, view.loss, scale, reasons.append)
-                found.inputs[key] = x.to(capture.row).clamp(0, 1).expand(capture.examples, *x.shape[1:]).clone()
+                x = x.to(capture.row).clamp(*box(capture.plan.shape, capture.row))
+                found.inputs[key] = x.expand(capture.examples, *x.shape[1:]).clone()
                 found.labels[key] = label.view(1) if capture.examples == 1 else found.labels[key]
             except UnmetError as reason:
                 reasons.append(str(reason))

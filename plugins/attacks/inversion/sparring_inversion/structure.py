@@ -14,6 +14,7 @@ from sparring.local import cross_entropy
 from sparring.signals import DataShape
 from sparring.views import Capture
 from sparring_inversion.labels import head, recover
+from sparring_inversion.records import box
 
 Grads = dict[str, Tensor]
 
@@ -123,8 +124,9 @@ def gradients(capture: Capture) -> Grads:
 
 
 def grey(capture: Capture) -> Tensor:
-    """What is returned where nothing was found: [B, ...] of 1/2."""
-    return capture.row.new_full((capture.examples, *capture.plan.shape.inputs), 0.5)
+    """What is returned where nothing was found: [B, ...] of the middle of the box, which is 1/2 for images."""
+    low, high = box(capture.plan.shape, capture.row)
+    return ((low + high) / 2).expand(capture.examples, *capture.plan.shape.inputs).clone()
 
 
 def labelled(capture: Capture, scale: float) -> Tensor:

@@ -11,5 +11,6 @@ QUICK = {
     "adversarial-priors": {"iterations": 150},
     "fedavg-inversion": {"iterations": 150, "restarts": 1},
     "gradinversion": {"iterations": 150, "restarts": 1},
+    "tableak": {"iterations": 150, "restarts": 4},
 }
 test_conformance = conformance(sparring_plugins, fast=QUICK)
