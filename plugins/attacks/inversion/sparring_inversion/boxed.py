@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.func import grad
 
 from sparring.context import Setup
+from sparring.errors import ConfigError
 from sparring.views import AggregateView, Reconstruction, UpdateView
 from sparring_inversion.matching import Look, Snapshots, Stack, said
 
@@ -29,7 +31,8 @@ class Recipe:
     ``start``: the first dummies [restarts, B, ...] of a stack of one capture, by draws on the CPU. ``rate``: the learning
     rate's factor at a step. ``signed``: Adam sees the sign of the slope. ``look``: what is made of a stack's inputs, the
     gradient at the broadcast parameters by default; ``graphs``: how many gradients of the model each such look holds.
-    ``noise``: the standard deviation of what each step adds to dummies, over its rate.
+    ``noise``: the standard deviation of what each step adds to dummies, over its rate. ``compiled``: whether the slope in the
+    dummies is compiled first.
 
     ``form``: for a stack, what inputs its dummies stand for; by default they are positions in the box, from 0 to 1, so that a
     step is a share of it, whatever its size (for images, both are the same). ``hold``: what dummies become after a step.
@@ -50,6 +53,7 @@ class Recipe:
     look: Callable[[Stack], Callable[[Tensor], Look]] = lambda stack: stack.look
     graphs: Callable[[Stack], int] = lambda stack: 1
     noise: float = 0.0
+    compiled: bool = False
     form: Callable[[Stack], Form] = lambda stack: stack.placed
     hold: Form = lambda z: z.clamp(0, 1)
     pool: Callable[[Stack, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
@@ -81,13 +85,16 @@ def _descend(stack: Stack, recipe: Recipe, found: Reconstruction, ctx: Setup, at
     schedule = torch.optim.lr_scheduler.LambdaLR(adam, recipe.rate)
     looked, penalty = recipe.look(everything), recipe.penalty(everything)
     live = (everything.norms > 0).to(z.dtype)
-    for step in range(1, iterations + 1):
-        z.requires_grad_()
+
+    def total(z: Tensor) -> tuple[Tensor, Tensor]:
         x = form(z)
         look = looked(x)
         loss = recipe.mismatch(look, everything)
-        (slope,) = torch.autograd.grad((live * (loss + penalty(x, look))).sum(), z)
-        z.requires_grad_(False)
+        return (live * (loss + penalty(x, look))).sum(), loss
+
+    slopes = _compiled(total, z) if recipe.compiled else _slopes(total)
+    for step in range(1, iterations + 1):
+        slope, loss = slopes(z)
         z.grad = slope.sign_() if recipe.signed else slope
         adam.step()
         if recipe.noise:
@@ -97,9 +104,7 @@ def _descend(stack: Stack, recipe: Recipe, found: Reconstruction, ctx: Setup, at
         z.copy_(recipe.hold(z))
         snapshots.see(step, form(z))
         if step % max(1, iterations // REPORTS) == 0:
-            ctx.progress(
-                f"inverting {len(stack)} gradients, loss {float(loss.detach().mean()):.2g}", at + share * step / iterations
-            )
+            ctx.progress(f"inverting {len(stack)} gradients, loss {float(loss.mean()):.2g}", at + share * step / iterations)
     x = form(z)
     final_loss = recipe.mismatch(looked(x), everything).detach()
     chosen = least(final_loss.view(-1, restarts)) + restarts * torch.arange(len(stack), device=z.device)
@@ -110,6 +115,32 @@ def _descend(stack: Stack, recipe: Recipe, found: Reconstruction, ctx: Setup, at
         found.inputs[key], found.labels[key] = inputs[i], stack.labels[i]
         found.loss[key], found.progress[key] = float(losses[i]), snapshots.of(row)
     return len(everything) * (iterations + 1) * recipe.graphs(stack)
+
+
+Total = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def _slopes(total: Total) -> Total:
+    """Of dummies, the slope of a total in them, and the losses beside it."""
+
+    def slopes(z: Tensor) -> tuple[Tensor, Tensor]:
+        z = z.detach().requires_grad_()
+        value, loss = total(z)
+        return torch.autograd.grad(value, z)[0], loss.detach()
+
+    return slopes
+
+
+def _compiled(total: Total, z: Tensor) -> Total:
+    """`_slopes`, compiled for dummies like ``z``; raises `ConfigError` where torch cannot compile it."""
+    total(z)  # what is computed once is computed here, and not traced
+    slopes: Total = torch.compile(grad(total, has_aux=True), dynamic=False, fullgraph=True)
+    try:
+        slopes(z)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"compiled is true, and torch cannot compile it: {reason}; set compiled: false") from error
+    return slopes
 
 
 def clamped_normal(restarts: int, stack: Stack, generator: torch.Generator) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import final
 
 import torch
@@ -45,7 +46,10 @@ class InvertingGradients(PassiveAttack[UpdateView | AggregateView]):
 
     @hookimpl
     def attack_observe(self, view: UpdateView | AggregateView, ctx: Setup) -> Reconstruction:
-        return descend(view, stacks(view, self.config.labels), recipe(self.config), ctx)
+        plan = recipe(self.config)
+        if self.config.compiled:
+            plan = replace(plan, compiled=True, look=lambda stack: stack.functional)
+        return descend(view, stacks(view, self.config.labels), plan, ctx)
 
 
 def recipe(config: InvertingGradientsConfig | FedavgInversionConfig | AdversarialPriorsConfig) -> Recipe:

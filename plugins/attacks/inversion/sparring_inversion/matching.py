@@ -123,19 +123,47 @@ class Stack:
 
     @cached_property
     def look(self) -> Callable[[Tensor], Look]:
-        """Of dummies [S, B, ...], what the model makes of them, with a graph to those."""
+        """Of dummies [S, B, ...], what the model makes of them, with a graph to those.
+
+        A stack of one is differentiated by autograd itself, which is faster than through vmap.
+        """
+        if len(self) > 1:
+            return self.functional
+        theta, objective, seen = self.problem
+        leaves = {name: value.clone().requires_grad_() for name, value in theta.items()}
+
+        def look(x: Tensor) -> Look:
+            if not x.requires_grad:
+                return self.functional(x)
+            loss = objective(leaves, x[0], self.labels[0])
+            slopes = torch.autograd.grad(loss, list(leaves.values()), create_graph=True, materialize_grads=True)
+            found = _alone(dict(zip(leaves, slopes, strict=True)), loss, seen)
+            seen.clear()
+            return found
+
+        return look
+
+    @cached_property
+    def functional(self) -> Callable[[Tensor], Look]:
+        """`look` without a call of autograd, so that it can be differentiated by torch.func, and compiled."""
         theta, objective, seen = self.problem
 
         def both(theta: Gradient, x: Tensor, y: Tensor) -> tuple[Tensor, Moments]:
             loss = objective(theta, x, y)
             return loss, dict(seen)
 
-        stacked = vmap(grad_and_value(both, has_aux=True), in_dims=(None, 0, 0))
+        one = grad_and_value(both, has_aux=True)
+        several = vmap(one, in_dims=(None, 0, 0))
 
         def look(x: Tensor) -> Look:
-            gradient, (loss, moments) = stacked(theta, x, self.labels)
+            if len(self) > 1:
+                gradient, (loss, moments) = several(theta, x, self.labels)
+                found = Look(gradient, loss, moments)
+            else:
+                gradient, (loss, moments) = one(theta, x[0], self.labels[0])
+                found = _alone(gradient, loss, moments)
             seen.clear()
-            return Look(gradient, loss, moments)
+            return found
 
         return look
 
@@ -167,6 +195,12 @@ def _note(name: str, seen: Moments) -> Callable[[nn.Module, tuple[Tensor, ...]],
         seen[name] = args[0].mean(axes), args[0].var(axes)
 
     return note
+
+
+def _alone(gradient: Gradient, loss: Tensor, moments: Moments) -> Look:
+    """The look of a stack of one."""
+    noted = {name: (mean[None], var[None]) for name, (mean, var) in moments.items()}
+    return Look({name: slope[None] for name, slope in gradient.items()}, loss[None], noted)
 
 
 def squared(gradient: Gradient) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from sparring.hookspecs import hookimpl
 from sparring.specs import AnySpec, AttackSpec, Reader
 from sparring_inversion.options import (
@@ -43,6 +45,9 @@ class InvertingGradientsConfig(InversionConfig):
     lr: float = ADAM_STEP
     momentum: float = MOMENTUM
     init: Init = INIT
+    compiled: bool = Field(
+        False, description="compile the second derivative first: some 15 s and more, then more iterations a second"
+    )
 
 
 class DlgConfig(InversionConfig):

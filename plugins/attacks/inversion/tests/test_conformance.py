@@ -5,7 +5,7 @@ from sparring_inversion.plugin import sparring_plugins
 from sparring.testing import conformance
 
 QUICK = {
-    "inverting-gradients": {"iterations": 150, "restarts": 1},
+    "inverting-gradients": {"iterations": 150, "restarts": 1, "compiled": False},
     "dlg": {"iterations": 60, "restarts": 0},
     "cpl": {"iterations": 60, "restarts": 0},
     "adversarial-priors": {"iterations": 150},
