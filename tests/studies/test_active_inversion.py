@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ ATTACK = {"robbing-the-fed": {"mean": 0.305, "deviation": 0.045, "bins": 1024}}
 TRAPS = {"curious-abandon-honesty": {"neurons": 1024}}
 
 
-def _experiment(attack: dict[str, object], defences: list[object]) -> Experiment:
+def _experiment(attack: Mapping[str, object], defences: list[object]) -> Experiment:
     return Experiment.of(
         "active",
         seed=0,
@@ -34,14 +35,14 @@ def _experiment(attack: dict[str, object], defences: list[object]) -> Experiment
     )
 
 
-def _psnr(folder: Path, attack: dict[str, object], defences: list[object]) -> Measure:
+def _psnr(folder: Path, attack: Mapping[str, object], defences: list[object]) -> Measure:
     (name,) = attack
     return _experiment(attack, defences).run(folder)["cell"].scores[name].measures["psnr"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attack", [ATTACK, TRAPS], ids=lambda attack: next(iter(attack)))
-def test_local_noise_takes_back_what_a_malicious_server_reads(attack: dict[str, object], tmp_path: Path) -> None:
+def test_local_noise_takes_back_what_a_malicious_server_reads(attack: Mapping[str, object], tmp_path: Path) -> None:
     plain = _psnr(tmp_path / "plain", attack, [])
     assert plain.value > (plain.baseline or 0) + 30
     private = _psnr(tmp_path / "private", attack, [{"dp-sgd": {"bound": 1.0, "noise_multiplier": 1.0}}])
