@@ -1,6 +1,6 @@
 """Figures of studies: a measure of every cell against a number in its name, beside its baseline.
 
-    python experiments/figures.py runs/oversold --x 'batch (\\d+)' --measure psnr --into batch.png
+    python experiments/figures.py runs/inversion_oversold --x 'batch (\\d+)' --measure psnr --into batch.png
 
 A cell whose name matches ``--x`` is a point; what is left of its name is the curve that it belongs to. Bars are the 95 %
 intervals of the outcome, dashes its baseline.
@@ -106,7 +106,7 @@ def draw(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw from the command line; exit status 2 where there is nothing to draw."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", type=Path, help="folder of a run, such as runs/oversold")
+    parser.add_argument("run", type=Path, help="folder of a run, such as runs/inversion_oversold")
     parser.add_argument("--x", required=True, help="regular expression with one group: the number in the names of cells")
     parser.add_argument("--measure", default="psnr", help="a measure of the outcome (default: psnr)")
     parser.add_argument("--attack", help="label of the attack, where a cell has several (default: the first)")

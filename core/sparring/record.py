@@ -143,7 +143,8 @@ def predictor(built: Built, state: State, user: str) -> Callable[[Tensor], Tenso
     module = built.trainer.model(state)
 
     def raw(inputs: Tensor) -> Tensor:
-        return module(inputs.to(state.row))  # type: ignore[no-any-return]
+        outputs: Tensor = module(inputs.to(state.row))
+        return outputs
 
     def answer(inputs: Tensor) -> Tensor:
         responses = Responses(raw(inputs), inputs, user, raw)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 
 import pytest
 import torch
 from sparring_inversion.inverting_gradients import InvertingGradients
-from sparring_inversion.matching import stacks
+from sparring_inversion.matching import Look, stacks
 from sparring_inversion.plugin import InvertingGradientsConfig
 from torch import Tensor
 
@@ -23,9 +24,9 @@ def inverted(images: int, **options: object) -> Reconstruction:
     return InvertingGradients(config).attack_observe(tiny_victim(images).view, Setup(Key(0), "attack"))
 
 
-def slope(look: object, x: Tensor) -> Tensor:
+def slope(look: Callable[[Tensor], Look], x: Tensor) -> Tensor:
     x = x.clone().requires_grad_()
-    found = look(x)  # type: ignore[operator]
+    found = look(x)
     total = sum(g.square().sum() for g in found.gradient.values()) + found.loss.sum()
     return torch.autograd.grad(total, x)[0]
 

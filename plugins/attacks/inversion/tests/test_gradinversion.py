@@ -104,7 +104,7 @@ def stack_of(view: UpdateView | AggregateView) -> Stack:
 
 
 def attack(view: UpdateView | AggregateView, **options: object) -> Reconstruction:
-    return GradInversion(GradInversionConfig(**options)).attack_observe(view, CTX)  # type: ignore[arg-type]
+    return GradInversion(GradInversionConfig.model_validate(options)).attack_observe(view, CTX)
 
 
 class TestStatistics:

@@ -122,11 +122,11 @@ def priors(view: UpdateView | AggregateView, ctx: Setup = CTX, **options: object
     """By an attacker who owns digits that no client of these tests holds."""
     x, y = digits(1797)
     ctx = replace(ctx, public=Examples(x[-200:].view(200, *view.shape.inputs), y[-200:]))
-    return AdversarialPriors(AdversarialPriorsConfig(**options)).attack_observe(view, ctx)  # type: ignore[arg-type]
+    return AdversarialPriors(AdversarialPriorsConfig.model_validate(options)).attack_observe(view, ctx)
 
 
 def gradinversion(view: UpdateView | AggregateView, ctx: Setup = CTX, **options: object) -> Reconstruction:
-    return GradInversion(GradInversionConfig(**options)).attack_observe(view, ctx)  # type: ignore[arg-type]
+    return GradInversion(GradInversionConfig.model_validate(options)).attack_observe(view, ctx)
 
 
 ATTACKS = [
